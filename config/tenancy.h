@@ -1,0 +1,138 @@
+/* tenancy: one immutable, validated picture of the configuration file. Reload makes a new one; holders of the old
+ * one keep it until they let go. Slices and pointers live in its arena. Not thread-safe: loop thread only. */
+#ifndef REEVE_CONFIG_TENANCY_H
+#define REEVE_CONFIG_TENANCY_H
+
+#include "base/core/crypto.h"
+#include "base/core/i128.h"
+#include "config/yaml.h"
+
+enum role { ROLE_NONE, ROLE_VIEWER, ROLE_MEMBER, ROLE_OWNER };
+const char *role_name(enum role r);
+int role_parse(struct slice s, enum role *ret); /* 0 or E_INVALID */
+
+struct config_listen {
+    struct slice address; /* "127.0.0.1:8700", "unix:/path" */
+    bool probes;          /* /metrics without a key */
+};
+
+struct config_key { /* a service key named in the file */
+    struct slice name;
+    enum role role;
+    unsigned char hash[SHA256_BYTES]; /* of the whole key text */
+    struct slice *namespaces;         /* "*" alone: all; fleet keys: all */
+    size_t n_namespaces;
+};
+
+enum provider_kind { PROVIDER_LOCAL, PROVIDER_DOCKER, PROVIDER_E2B, PROVIDER_DAYTONA };
+struct config_provider {
+    struct slice name;
+    enum provider_kind kind;
+    /* local */
+    struct slice agent_binary; /* path of the sandbox-agent server; default: beside the reeve binary */
+    uint32_t uid_first, uid_count; /* own uids when started by root; default 200000, 1000 */
+};
+
+enum gateway_kind { GATEWAY_BUILTIN, GATEWAY_LITELLM, GATEWAY_PLAIN };
+struct config_gateway {
+    struct slice name;
+    enum gateway_kind kind;
+    struct slice url;    /* http://host:port[/base]; without trailing '/' */
+    struct slice secret; /* resolved; what the gateway presents to us */
+};
+
+struct config_template {
+    struct slice name;
+    const struct config_provider **providers; /* in order of preference, at least one */
+    size_t n_providers;
+    struct slice image;
+    i128 cpus_milli;       /* 2 = 2000; 0: no limit */
+    uint64_t memory_bytes; /* 0: no limit */
+    uint64_t disk_bytes;
+    uint64_t processes;
+    struct slice network_mode; /* "sealed" */
+    struct slice *agents;
+    size_t n_agents;
+    struct { struct slice name, value; } *env;
+    size_t n_env;
+    int64_t suspend_after_ms; /* 0: never */
+};
+
+enum budget_at_limit { AT_LIMIT_BLOCK };
+enum budget_window { WINDOW_DAY, WINDOW_WEEK, WINDOW_MONTH };
+enum budget_scope { SCOPE_TENANT, SCOPE_NAMESPACE };
+struct config_budget {
+    struct slice name;
+    enum budget_scope scope;
+    i128 limit;           /* 1e-18 units of currency */
+    char currency[4];     /* ISO 4217, NUL-terminated */
+    enum budget_window window;
+    struct slice timezone; /* IANA name; "UTC" */
+    enum budget_at_limit at_limit;
+};
+
+struct config_tenant {
+    struct slice name;
+    char id[16]; /* opaque: 12 characters of [a-z2-7], from the name's SHA-256 */
+    const struct config_gateway *gateway; /* NULL: none */
+    const struct config_template **templates; /* the first is the default */
+    size_t n_templates;
+    struct config_key *keys;
+    size_t n_keys;
+    struct config_budget *budgets;
+    size_t n_budgets;
+    uint64_t quota_workspaces, quota_running, quota_creates_per_minute; /* 0: no limit */
+    uint64_t quota_namespace_running;
+};
+
+struct config_prices {
+    struct slice file;  /* resolved path */
+    bool deny_unpriced; /* else: to suspense */
+    struct yaml_node *root; /* the parsed price file; NULL when none; billing reads it */
+};
+
+struct tenancy {
+    unsigned refs;
+    struct arena arena;
+    struct slice file; /* path it was read from */
+    struct config_listen *listen;
+    size_t n_listen;
+    struct slice public_url; /* without trailing '/' */
+    struct slice data_dir;   /* absolute */
+    struct slice store;      /* "sqlite" or "redis://..." */
+    struct slice seal_key_file; /* resolved path */
+    struct config_key *keys; /* the fleet's */
+    size_t n_keys;
+    struct config_provider *providers;
+    size_t n_providers;
+    struct config_gateway *gateways;
+    size_t n_gateways;
+    struct config_template *templates;
+    size_t n_templates;
+    struct config_tenant *tenants;
+    size_t n_tenants;
+    struct config_prices prices;
+};
+
+/* Reads, resolves (`env:`, `file:` relative to the file's folder) and validates everything, then gives a tenancy with
+ * one reference, or E_INVALID with all problems. Secrets never appear in problems. Blocks (files): call it at start,
+ * from commands, and on reload (small files on a local disk). */
+int tenancy_load(const char *path, struct config_problems *problems, struct tenancy **ret);
+struct tenancy *tenancy_ref(struct tenancy *t);
+void tenancy_unref(struct tenancy *t); /* the last one wipes secrets and frees */
+
+const struct config_tenant *tenancy_tenant(const struct tenancy *t, struct slice name);
+const struct config_tenant *tenancy_tenant_by_id(const struct tenancy *t, struct slice id);
+const struct config_gateway *tenancy_gateway(const struct tenancy *t, struct slice name);
+const struct config_provider *tenancy_provider(const struct tenancy *t, struct slice name);
+const struct config_template *tenancy_template(const struct tenancy *t, struct slice name);
+/* The tenant's template of that name, or its first when `name` is empty; NULL when it has none such. */
+const struct config_template *tenant_template(const struct config_tenant *t, struct slice name);
+/* Finds a service key by SHA-256 of its text (constant work per probe: hash table). *ret_tenant is NULL for the fleet's. */
+const struct config_key *tenancy_key(const struct tenancy *t, const unsigned char hash[SHA256_BYTES],
+                                     const struct config_tenant **ret_tenant);
+/* What differs between the two and takes effect only after a restart (listen, data_dir, store, seal_key, providers'
+ * kinds): a sentence for each into `out`, separated by newlines; empty when all is live. */
+void tenancy_restart_diff(const struct tenancy *old, const struct tenancy *now, struct buf *out);
+
+#endif
