@@ -37,6 +37,9 @@ struct server *server_new(struct loop *l, const struct server_limits *limits, co
                           void *data);
 int server_listen(struct server *s, const struct endpoint *at, uint16_t *ret_port, struct err *err);
 int server_listen_fd(struct server *s, int fd, struct err *err); /* adopts a listening socket (a door) */
+/* Serves a stream that somebody else accepted (a sandbox's door); owns it from now on. `tag` (at most 63 bytes, copied)
+ * says whose it is: exchange_tag. */
+void server_serve(struct server *s, struct stream *stream, struct slice tag);
 size_t server_connections(const struct server *s);
 /* Stops accepting; idle connections close, others after their exchange (answers say Connection: close). `drained`
  * fires once when none is left or after deadline_ms, when what is left is reset. */
@@ -49,6 +52,7 @@ struct arena *exchange_arena(struct exchange *ex);
 struct server *exchange_server(struct exchange *ex);
 void *exchange_server_data(struct exchange *ex);  /* what server_new was given */
 struct slice exchange_peer(struct exchange *ex);  /* "127.0.0.1:5000" or "unix" */
+struct slice exchange_tag(struct exchange *ex);   /* as given to server_serve; empty for listeners */
 
 struct exchange_events {
     void (*on_body)(struct exchange *ex, struct slice bytes, void *data);
@@ -57,7 +61,8 @@ struct exchange_events {
     void (*on_abort)(struct exchange *ex, void *data);
     void (*on_drain)(struct exchange *ex, void *data); /* the answer may go on after E_AGAIN */
 };
-/* Must be called by on_request (or before it returns to the loop) unless the exchange is answered there. */
+/* Must be called by on_request (or before it returns to the loop) unless the exchange is answered there. May be called
+ * again later, also after exchange_body_collect is done: the newest owner gets the events. */
 void exchange_own(struct exchange *ex, const struct exchange_events *events, void *data);
 /* Starts (or goes on with) the body; sends 100 Continue where it is expected. on_body_end fires also without a body,
  * in a later turn. */
