@@ -21,6 +21,8 @@
 #define STORE_VALUE_MAX      (1u << 20) /* bytes of a value or a log entry */
 #define STORE_OPS_MAX        4096      /* of one commit */
 #define STORE_SCAN_MAX       1000      /* items of one answer */
+#define STORE_BYTES_MAX      (32u << 20) /* keys and values of one commit, or of one answer: a commit above it is
+                                            E_INVALID, a get E_TOO_LARGE; the others stop early with has_more */
 
 struct store;
 
@@ -101,8 +103,11 @@ struct store_change {
     uint64_t version; /* of the change: a delete has one too */
     bool is_delete;
 };
-struct store_watch;
-/* changes in commit order; is_resync: some may have been missed: scan anew (n is 0), the watch goes on from there. */
+/* Every engine's watch begins with this (store_unwatch finds its engine by it). */
+struct store_watch {
+    struct store *store;
+};
+/* changes in commit order (expiry is no change); is_resync: some may have been missed: scan anew (n is 0), the watch goes on from there. */
 typedef void (*store_watch_cb)(const struct store_change *c, size_t n, bool is_resync, void *data);
 
 struct store_ops {
@@ -122,9 +127,11 @@ struct store_ops {
     void (*close)(struct store *s, void (*closed)(void *data), void *data);
 };
 
-/* Every engine's object begins with this. */
+/* Every engine's object begins with this. Engines get checked arguments only: store.c refuses the others (in a later
+ * turn of the loop, E_INVALID) and answers calls that ask nothing (n == 0) by itself. */
 struct store {
     const struct store_ops *ops;
+    struct loop *loop; /* where it is called and answers; set by the engine's open */
 };
 
 /* All or nothing, in order: expects see the state before the commit; adds see earlier adds of the same commit. */
@@ -145,7 +152,7 @@ void store_log_read(struct store *s, struct slice partition, struct slice log, u
 struct store_watch *store_watch(struct store *s, struct slice partition, struct slice prefix, uint64_t after_version,
                                 store_watch_cb cb, void *data);
 void store_unwatch(struct store_watch *w);
-/* Waits for commits in flight. */
+/* Waits for commits in flight; all answers come before `closed`. Watches that are left end without a word. */
 void store_close(struct store *s, void (*closed)(void *data), void *data);
 
 /* --- engines --- */
