@@ -11,10 +11,10 @@ struct slice {
     size_t n;
 };
 
-#define SL(literal)   ((struct slice){(literal), sizeof(literal) - 1})
-#define SLICE_EMPTY   ((struct slice){"", 0})
-#define SLICE_NULL    ((struct slice){NULL, 0})
-#define SL_ARG(s)     (int)(s).n, (s).p /* for "%.*s" */
+#define SL(literal) ((struct slice){(literal), sizeof(literal) - 1})
+#define SLICE_EMPTY ((struct slice){"", 0})
+#define SLICE_NULL  ((struct slice){NULL, 0})
+#define SL_ARG(s)   (int)(s).n, (s).p /* for "%.*s" */
 
 static inline struct slice slice_of(const void *p, size_t n)
 {
@@ -39,6 +39,7 @@ bool slice_cut(struct slice *s, char sep, struct slice *ret_head);
 int slice_u64(struct slice s, uint64_t *ret);
 /* As slice_u64 with an optional '-'. */
 int slice_i64(struct slice s, int64_t *ret);
-bool slice_is_utf8(struct slice s); /* strict: no surrogates, no overlong forms, <= U+10FFFF */
+size_t slice_utf8_prefix(struct slice s); /* how many bytes from the start are well-formed UTF-8 */
+bool slice_is_utf8(struct slice s);       /* strict: no surrogates, no overlong forms, <= U+10FFFF */
 
 #endif
