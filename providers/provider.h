@@ -16,6 +16,10 @@
 
 struct provider;
 
+#define SANDBOX_HOME        "/home/agent" /* where the home volume is inside, everywhere */
+#define SANDBOX_SERVER_PORT 2468          /* of the sandbox-agent server inside */
+#define SANDBOX_DOOR_PORT   8700          /* of the door, on the sandbox's own 127.0.0.1 */
+
 /* Whose sandbox it is. Carried by the provider as labels; all texts [A-Za-z0-9._-]. */
 struct sandbox_labels {
     struct slice controller; /* id of this Reeve installation (random, made with the store) */
