@@ -61,7 +61,10 @@ struct http_response {
  * more bytes are needed, or an error to answer with (err_http_status) before closing: E_SYNTAX (400),
  * E_HEADERS_TOO_LARGE (431), E_NOT_IMPLEMENTED (501: an unknown transfer coding), E_HTTP_VERSION (505).
  * `scanned` remembers how far a former call has looked, so that a slow head costs linear time: start with 0, keep
- * it between calls on the same head. May be NULL. */
+ * it between calls on the same head. May be NULL. On failure *ret is undefined. Further codes: E_METHOD (405: CONNECT
+ * where it is not allowed), E_EXPECTATION (417: an Expect other than 100-continue). With absolute-form and CONNECT,
+ * `host` is the target's and `path` what is behind it ("/" when empty; "" for CONNECT); the Host field is checked and
+ * otherwise ignored, as RFC 9112 section 3.2.2 has it. */
 int http_parse_request(struct slice in, unsigned flags, size_t *scanned, struct http_request *ret, size_t *ret_n,
                        struct err *err);
 /* `is_head`: the request was HEAD. Informational heads (1xx) are returned like others, has_no_body set. */
@@ -83,6 +86,8 @@ struct http_chunks {
     uint64_t left;
     unsigned line_bytes; /* of the present size line or trailer: bounded */
     unsigned digits;
+    unsigned name_n; /* of the present trailer's name: bytes seen, counted to one above the room */
+    char name[20];   /* its beginning, to know the refused ones */
 };
 void http_chunks_init(struct http_chunks *c);
 /* Takes a prefix of `in`: *ret_used bytes; *ret_data is the span of body bytes in it (may be empty). Returns 0: call
