@@ -15,9 +15,9 @@
 struct json; /* one value of a parsed text; lives as long as the root */
 
 struct json_limits {
-    size_t bytes_max; /* 0: 1 MiB */
-    unsigned depth_max; /* 0: 32 */
-    size_t nodes_max; /* 0: 100,000 values */
+    size_t bytes_max;   /* 0: 1 MiB; never above 2 GiB */
+    unsigned depth_max; /* 0: 32; never above 1,000 */
+    size_t nodes_max;   /* 0: 100,000 values */
 };
 
 enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
@@ -27,8 +27,8 @@ int json_parse(struct slice text, const struct json_limits *limits, struct json 
 void json_free(struct json *root); /* NULL is fine */
 
 /* All accessors accept NULL (as "absent"). */
-enum json_type json_type(const struct json *j); /* JSON_NULL for NULL */
-const char *json_type_name(const struct json *j); /* "string", "absent", ... */
+enum json_type json_type(const struct json *j);                          /* JSON_NULL for NULL */
+const char *json_type_name(const struct json *j);                        /* "string", "absent", ... */
 const struct json *json_get(const struct json *object, const char *key); /* NULL when absent */
 size_t json_count(const struct json *j);                                 /* members or elements */
 const struct json *json_first(const struct json *j);                     /* first member or element */
@@ -39,26 +39,28 @@ struct slice json_key(const struct json *member);
 
 struct slice json_string(const struct json *j);      /* SLICE_NULL when not a string */
 struct slice json_number_text(const struct json *j); /* as written; SLICE_NULL when not a number */
-int json_i64(const struct json *j, int64_t *ret);    /* an integer without '.', 'e'; 0, E_INVALID, E_OVERFLOW */
+int json_i64(const struct json *j, int64_t *ret); /* an integer without '.', 'e'; 0, E_INVALID, E_OVERFLOW */
 int json_u64(const struct json *j, uint64_t *ret);
 bool json_is_true(const struct json *j);
 
 /* Decoding by rows: every member must be named by a row, required ones must be there, types must fit.
- * The error names the field by its path: "resources.cpus: expected a string, found number". */
+ * The error names the field by its path: "`resources.cpus`: expected a string, found number". */
 enum json_field_type { JF_STRING, JF_I64, JF_U64, JF_BOOL, JF_OBJECT, JF_ARRAY, JF_DECIMAL, JF_ANY };
 struct json_field {
     const char *name;
     enum json_field_type type;
     bool is_required;
-    size_t offset; /* where in *out: struct slice, int64_t, uint64_t, bool, const struct json * (three last types).
-                      JF_DECIMAL takes a number or a string and gives a struct slice of its text. Absent: untouched */
+    size_t offset; /* where in *out: struct slice, int64_t, uint64_t, bool; const struct json * for JF_OBJECT,
+                      JF_ARRAY, JF_ANY. JF_DECIMAL takes a number or a string and gives a struct slice of its
+                      text. Absent: untouched */
 };
-/* `path` is "" for the root, else the prefix of error messages. 0 or E_INVALID. */
-int json_decode(const struct json *object, const char *path, const struct json_field *rows, size_t n, void *out,
-                struct err *err);
+/* `path` is "" for the root, else the prefix of error messages. At most 64 rows. An explicit null is a null,
+ * not an absence: only JF_ANY takes it. 0 or E_INVALID; *out may then be half-written. */
+int json_decode(const struct json *object, const char *path, const struct json_field *rows, size_t n,
+                void *out, struct err *err);
 
-/* Writer: puts commas by itself. Strings are escaped; invalid UTF-8 becomes U+FFFD. Errors are the buf's
- * (is_full). */
+/* Writer: puts commas by itself (none between values at the top, so that lines of JSON can share one).
+ * Strings are escaped; invalid UTF-8 becomes U+FFFD. Errors are the buf's (is_full). */
 #define JSONW_DEPTH_MAX 32
 struct jsonw {
     struct buf *out;
@@ -73,13 +75,13 @@ void jsonw_array(struct jsonw *w);
 void jsonw_array_end(struct jsonw *w);
 void jsonw_key(struct jsonw *w, const char *key);
 void jsonw_key_slice(struct jsonw *w, struct slice key);
-void jsonw_str(struct jsonw *w, const char *s); /* NULL writes null */
+void jsonw_str(struct jsonw *w, const char *s);    /* NULL writes null */
 void jsonw_slice(struct jsonw *w, struct slice s); /* SLICE_NULL writes null */
 void jsonw_i64(struct jsonw *w, int64_t v);
 void jsonw_u64(struct jsonw *w, uint64_t v);
 void jsonw_bool(struct jsonw *w, bool v);
 void jsonw_null(struct jsonw *w);
-void jsonw_raw(struct jsonw *w, struct slice json); /* already JSON */
+void jsonw_raw(struct jsonw *w, struct slice json);      /* already JSON */
 void jsonw_value(struct jsonw *w, const struct json *j); /* a parsed value, numbers as written */
 /* key and value in one call */
 void jsonw_kstr(struct jsonw *w, const char *key, const char *s);
