@@ -228,7 +228,9 @@ static void vectors_run(const char *path, bool is_response, unsigned least)
             rest.n--;
         if (rest.n == 0 || rest.p[0] == '#')
             continue;
-        assert_true(slice_cut(&rest, '|', &want) && slice_cut(&rest, '|', &name) && rest.p[0] == ' ');
+        bool is_whole = slice_cut(&rest, '|', &want);
+        is_whole &= slice_cut(&rest, '|', &name);
+        assert_true(is_whole && slice_starts(rest, SL(" ")));
         struct buf bytes = BUF_INIT(8192);
         unescape(slice_from(rest, 1), &bytes);
         failed += vector_check(is_response, slice_trim(want), slice_trim(name), buf_view(&bytes));
