@@ -12,15 +12,22 @@ struct loop {
     uv_loop_t uv;
     const struct clock *clock;
     const struct rnd *rnd;
-    char *read_buf;           /* one read buffer of LOOP_READ_BYTES shared by all streams: data is used before return */
+    char *read_buf; /* one read buffer of LOOP_READ_BYTES shared by all streams: data is used before return */
     uv_prepare_t turn_prepare; /* watchdog: a turn over 20 ms is logged ("loop.slow_turn") */
     uv_check_t turn_check;
     uint64_t turn_started_ns;
-    uint64_t turns_slow; /* for metrics */
+    uint64_t turn_idle_ns;   /* time the loop had slept in the kernel when the turn started */
+    uint64_t turns_slow;     /* for metrics */
+    uv_idle_t deferred_idle; /* active while something is deferred: the loop does not sleep then */
+    struct loop_deferred *deferred_first, *deferred_last; /* waiting, oldest first */
+    struct loop_deferred *deferred_spare;                 /* entries to use again */
+    size_t deferred_spare_n;
 };
 
+/* Also ignores SIGPIPE for the whole process: a write to a peer that is gone is an error code here (children
+ * started by libuv get the default back). */
 int loop_init(struct loop *l, const struct clock *clock, const struct rnd *rnd);
-void loop_run(struct loop *l);  /* until nothing is left or loop_stop */
+void loop_run(struct loop *l); /* until nothing is left or loop_stop */
 void loop_stop(struct loop *l);
 void loop_fini(struct loop *l); /* closes the helpers, runs the loop until all handles are gone */
 

@@ -19,7 +19,17 @@ struct stream_events {
     void (*on_eof)(struct stream *s, void *data);   /* peer ended its half; once */
     void (*on_error)(struct stream *s, int code, void *data); /* reset, timeout …; once; only close is useful now */
     void (*on_drain)(struct stream *s, void *data); /* the queue is empty again after E_AGAIN */
+    /* May be NULL: then on_error comes. A write failed; nothing more can be written, but what the peer sent before
+     * (an early answer) can still be read to its end. Once. */
+    void (*on_write_error)(struct stream *s, int code, void *data);
 };
+
+/* Bytes of stream_peer's text with its NUL. */
+#define STREAM_PEER_MAX 64
+
+/* A writer that goes on after E_AGAIN until so much is queued is broken off (E_TOO_LARGE). One write may be of any
+ * size. */
+#define STREAM_QUEUE_MAX ((size_t)16 << 20)
 
 struct stream_ops {
     void (*read_start)(struct stream *s);
@@ -29,15 +39,18 @@ struct stream_ops {
     void (*close)(struct stream *s);
     void (*reset)(struct stream *s);
     size_t (*queued)(const struct stream *s);
+    void (*peer)(const struct stream *s, char out[STREAM_PEER_MAX]); /* may be NULL */
 };
 
 struct stream {
     const struct stream_ops *ops;
     const struct stream_events *events; /* the owner's; stream_own sets it */
     void *data;                         /* the owner's */
+    struct loop *loop;
 };
 
-/* Takes over the events (a connection changes hands on upgrade). */
+/* Takes over the events (a connection changes hands on upgrade). An end or error that the former owner was told is
+ * told again to the new one when he starts to read. */
 void stream_own(struct stream *s, const struct stream_events *events, void *data);
 static inline void stream_read_start(struct stream *s)
 {
@@ -73,6 +86,9 @@ static inline size_t stream_queued(const struct stream *s)
     return s->ops->queued(s);
 }
 
+/* "127.0.0.1:5000", "[::1]:5000", "unix", or "unknown". A system call: keep the text. */
+void stream_peer(const struct stream *s, char out[STREAM_PEER_MAX]);
+
 /* Adopts a connected, non-blocking or blocking socket descriptor (TCP or unix); owns it from now on, also on error. */
 int stream_from_fd(struct loop *l, int fd, struct stream **ret, struct err *err);
 
@@ -99,7 +115,10 @@ int listener_open(struct loop *l, const struct endpoint *at, listener_cb on_stre
 /* Adopts a listening TCP socket descriptor; owns it from now on, also on error. */
 int listener_from_fd(struct loop *l, int fd, listener_cb on_stream, void *data, struct listener **ret, struct err *err);
 uint16_t listener_port(const struct listener *l); /* the real one when 0 was asked */
-/* True when the listener's descriptor failed for good and it stopped accepting. */
+/* True when the listener's descriptor failed for good and it stopped accepting. Lack of descriptors or memory is not
+ * that: accepting pauses a moment then, and the waiting clients stay in the kernel's queue. */
+bool listener_is_broken(const struct listener *l);
+/* Closes the descriptor now (removes a unix socket's name); `closed` (may be NULL) fires in a later turn. */
 void listener_close(struct listener *l, void (*closed)(void *data), void *data);
 
 /* A tunnel: copies both ways with back-pressure and half-close until both sides ended or one broke, then closes
