@@ -12,7 +12,7 @@ const char *role_name(enum role r);
 int role_parse(struct slice s, enum role *ret); /* 0 or E_INVALID */
 
 struct config_listen {
-    struct slice address; /* "127.0.0.1:8700", "unix:/path" */
+    struct slice address; /* "127.0.0.1:8700" (port 0: any), "unix:/absolute/path" */
     bool probes;          /* /metrics without a key */
 };
 
@@ -97,7 +97,7 @@ struct tenancy {
     struct slice file; /* path it was read from */
     struct config_listen *listen;
     size_t n_listen;
-    struct slice public_url; /* without trailing '/' */
+    struct slice public_url; /* without trailing '/'; empty when not given and the first TCP listener has port 0 */
     struct slice data_dir;   /* absolute */
     struct slice store;      /* "sqlite" or "redis://..." */
     struct slice seal_key_file; /* resolved path */
@@ -112,12 +112,21 @@ struct tenancy {
     struct config_tenant *tenants;
     size_t n_tenants;
     struct config_prices prices;
+    struct tenancy_index *index; /* look-ups by name and hash */
 };
+
+/* A variable's name: [A-Za-z_][A-Za-z0-9_]*, at most 256 bytes. */
+bool env_name_is_valid(struct slice name);
+/* Why templates and callers may not set this variable (`*_API_KEY`, `*_BASE_URL`, `LD_*`, `REEVE_*`, not a name): a
+ * sentence; NULL when they may. */
+const char *env_name_refused(struct slice name);
 
 /* Reads, resolves (`env:`, `file:` relative to the file's folder) and validates everything, then gives a tenancy with
  * one reference, or E_INVALID with all problems. Secrets never appear in problems. Blocks (files): call it at start,
  * from commands, and on reload (small files on a local disk). */
 int tenancy_load(const char *path, struct config_problems *problems, struct tenancy **ret);
+/* The same from a text that is already read; `path` names it and its folder. */
+int tenancy_parse(const char *path, struct slice text, struct config_problems *problems, struct tenancy **ret);
 struct tenancy *tenancy_ref(struct tenancy *t);
 void tenancy_unref(struct tenancy *t); /* the last one wipes secrets and frees */
 

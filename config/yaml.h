@@ -18,6 +18,7 @@ struct yaml_node {
     unsigned key_line, key_column;
     struct slice text;     /* scalar */
     bool is_quoted;        /* scalar in quotes: never null */
+    bool is_bad;           /* stands for something refused (an alias): reported already, look no further */
     size_t count;          /* children */
     struct yaml_node *first, *next;
 };
@@ -44,7 +45,8 @@ void config_problem_add(struct config_problems *p, const char *file, unsigned li
 /* One line each, sorted: "reeve.yaml:12:3: unknown key `lisen`; did you mean `listen`?" */
 void config_problems_print(const struct config_problems *p, struct buf *out);
 
-/* The tree lives in the arena. 0 or E_INVALID with the problems added. `file` names it in problems. */
+/* The tree lives in the arena. 0 or E_INVALID with the problems added; *ret is then NULL, or a whole tree in which more
+ * mistakes can be looked for (but which must not be used). `file` names it in problems. */
 int yaml_parse(struct arena *a, const char *file, struct slice text, struct config_problems *problems,
                struct yaml_node **ret);
 const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key); /* NULL when absent */

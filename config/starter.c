@@ -1,0 +1,84 @@
+/* starter: the first configuration file of an installation: small, commented, valid as it is.
+ *
+ * Happy path: `reeve init` writes both texts beside each other, and the secret of the gateway into
+ * `gateway.secret` there. Failure path: a buffer that is too small says so itself; the caller looks. */
+#include "config/starter.h"
+
+void starter_config(const struct starter_options *o, struct buf *out)
+{
+    (void)buf_printf(
+        out,
+        "# Reeve's configuration. `reeve check FILE` tells what is wrong with it; SIGHUP applies it.\n"
+        "# Paths are relative to this file's folder. Secrets are references: env:NAME or file:path.\n"
+        "\n"
+        "# Loopback only: put a TLS proxy in front of it to serve other machines.\n"
+        "listen: %s\n"
+        "# public_url: https://reeve.example.org\n"
+        "data_dir: %s\n"
+        "store: sqlite\n"
+        "\n"
+        "# Keys of the operators (`reeve key new` prints a key and its line).\n"
+        "keys:\n"
+        "  - {name: operations, role: owner, hash: \"%s\"}\n"
+        "\n",
+        o->listen, o->data_dir, o->fleet_hash);
+    (void)buf_printf(
+        out,
+        "# Where sandboxes run.\n"
+        "providers:\n"
+        "  local:\n"
+        "    kind: local\n"
+        "    # uid_range: \"200000+1000\"   # one uid for each sandbox, when Reeve was started by root\n"
+        "\n"
+        "# Where model calls go. `plain` is any gateway that reports usage in Reeve's own JSON.\n"
+        "gateways:\n"
+        "  main:\n"
+        "    kind: plain\n"
+        "    url: %s\n"
+        "    secret: file:gateway.secret\n"
+        "\n"
+        "# What they cost. A model without a price is refused (or booked in suspense).\n"
+        "prices: {file: prices.yaml, unpriced: deny}\n"
+        "\n",
+        o->gateway_url == NULL ? "http://127.0.0.1:4000" : o->gateway_url);
+    (void)buf_str(out, "# How sandboxes are made.\n"
+                       "templates:\n"
+                       "  coding:\n"
+                       "    providers: [local]\n"
+                       "    resources: {cpus: 2, memory: 4GiB, disk: 10GiB, processes: 512}\n"
+                       "    network: {mode: sealed}\n"
+                       "    server:\n"
+                       "      agents: [claude]\n"
+                       "      env: {TZ: UTC}\n"
+                       "    idle: {suspend_after: 15m}\n"
+                       "\n");
+    (void)buf_printf(
+        out,
+        "# Who pays.\n"
+        "tenants:\n"
+        "  %s:\n"
+        "    gateway: main\n"
+        "    templates: [coding]   # the first is the default\n"
+        "    keys:\n"
+        "      - {name: backend, role: owner, namespaces: [\"*\"], hash: \"%s\"}\n"
+        "    quotas: {workspaces: 500, running: 50, creates_per_minute: 60, namespace: {running: 10}}\n"
+        "    budgets:\n"
+        "      - {name: month, scope: tenant, limit: 50 USD, window: month, timezone: UTC, at_limit: "
+        "block}\n",
+        o->tenant, o->owner_hash);
+}
+
+void starter_prices(struct buf *out)
+{
+    (void)buf_str(
+        out,
+        "# Prices in `currency` for a million tokens, as exact decimals. Give every change a new version.\n"
+        "# Look up your provider's list: these are examples.\n"
+        "currency: USD\n"
+        "version: \"2026-11-01\"\n"
+        "models:\n"
+        "  claude-opus-4-5: {input: 5, output: 25, cache_read: 0.50, cache_write: 6.25}\n"
+        "  claude-sonnet-4-5: {input: 3, output: 15, cache_read: 0.30, cache_write: 3.75}\n"
+        "  claude-haiku-4-5: {input: 1, output: 5, cache_read: 0.10, cache_write: 1.25}\n"
+        "  gpt-5: {input: 1.25, output: 10, cache_read: 0.125}\n");
+}

@@ -1,0 +1,157 @@
+/* tenants: who pays, with keys, quotas and budgets; and the price file, whose currency budgets must share.
+ *
+ * Happy path: each tenant's references are resolved and its limits read exactly. Failure paths: unknown
+ * templates and gateways, names that stand twice, a budget in another currency than the prices: a problem
+ * each, at its place. What is in the price file beyond its syntax and currency is checked by billing. */
+#include "config/build.h"
+
+#include <string.h>
+
+#include "base/core/mem.h"
+#include "config/settings.h"
+#include "config/units.h"
+
+#define PRICES_MAX (16u << 20)
+
+/* --- prices --- */
+
+/* As the person would write it: relative to where they stand, like the configuration file itself. */
+static const char *display_name(struct build *b, struct slice path)
+{
+    const char *slash = strrchr(b->source->file, '/');
+    if (slash == NULL || slice_starts(path, SL("/")))
+        return arena_strndup(&b->t->arena, path.p, path.n);
+    return arena_printf(&b->t->arena, "%.*s/%.*s", (int)(slash - b->source->file), b->source->file,
+                        SL_ARG(path));
+}
+
+void build_prices(struct build *b)
+{
+    struct config_prices *prices = &b->t->prices;
+    const struct yaml_node *map = child(b->root, "prices", YAML_MAP), *file = child(map, "file", YAML_SCALAR);
+    prices->deny_unpriced = slice_eq_str(child_text(map, "prices.unpriced"), "deny");
+    if (file == NULL || file->text.n == 0 || file->text.n > setting_find("prices.file")->max)
+        return; /* absent or reported */
+    prices->file = source_path(b->source, &b->t->arena, file->text);
+    struct buf text;
+    struct err err = {0};
+    if (file_read(prices->file.p, PRICES_MAX, &text, &err) != 0) {
+        source_complain(b->source, file, NULL, "cannot read `%s`: %s", SHOW(file->text), err.msg);
+        return;
+    }
+    b->prices_display = display_name(b, file->text);
+    if (yaml_parse(&b->t->arena, b->prices_display, buf_view(&text), b->source->problems, &prices->root) != 0)
+        b->source->complaints++;
+    buf_fini(&text);
+    b->currency = SLICE_EMPTY;
+    const struct yaml_node *currency = yaml_get(prices->root, "currency");
+    if (currency != NULL && currency->kind == YAML_SCALAR && currency->text.n == 3)
+        b->currency = currency->text;
+}
+
+/* --- budgets --- */
+
+static void check_currency(struct build *b, const struct yaml_node *at, const char currency[4])
+{
+    if (b->currency.n == 0 || slice_eq_str(b->currency, currency))
+        return;
+    source_complain(b->source, at, NULL,
+                    "`limit` is in %s, but prices are in %s (`%s`): a budget must share the currency",
+                    currency, SHOW(b->currency), b->prices_display);
+}
+
+static void read_budget(struct build *b, const struct yaml_node *n, struct config_budget *x)
+{
+    x->name = child_text(n, "tenants.*.budgets[].name");
+    x->scope = slice_eq_str(child_text(n, "tenants.*.budgets[].scope"), "namespace") ? SCOPE_NAMESPACE
+                                                                                     : SCOPE_TENANT;
+    struct slice window = child_text(n, "tenants.*.budgets[].window");
+    x->window = slice_eq_str(window, "day")    ? WINDOW_DAY
+                : slice_eq_str(window, "week") ? WINDOW_WEEK
+                                               : WINDOW_MONTH;
+    x->timezone = child_text(n, "tenants.*.budgets[].timezone");
+    x->at_limit = AT_LIMIT_BLOCK;
+    const struct yaml_node *limit = child(n, "limit", YAML_SCALAR);
+    if (limit != NULL && money_parse(limit->text, &x->limit, x->currency) == 0)
+        check_currency(b, limit, x->currency);
+}
+
+static void read_budgets(struct build *b, const struct yaml_node *tenant, struct config_tenant *t)
+{
+    const struct yaml_node *list = child(tenant, "budgets", YAML_LIST);
+    if (list == NULL || list->count > setting_find("tenants.*.budgets")->max)
+        return;
+    t->budgets = arena_zalloc(&b->t->arena, (list->count + 1) * sizeof(*t->budgets));
+    YAML_FOREACH (n, list) {
+        struct config_budget *x = &t->budgets[t->n_budgets++];
+        read_budget(b, n, x);
+        build_unique_name(b, list, n);
+    }
+}
+
+/* --- tenants --- */
+
+static void read_quotas(const struct yaml_node *tenant, struct config_tenant *t)
+{
+    const struct yaml_node *quotas = child(tenant, "quotas", YAML_MAP);
+    t->quota_workspaces = child_count(quotas, "tenants.*.quotas.workspaces");
+    t->quota_running = child_count(quotas, "tenants.*.quotas.running");
+    t->quota_creates_per_minute = child_count(quotas, "tenants.*.quotas.creates_per_minute");
+    t->quota_namespace_running =
+        child_count(child(quotas, "namespace", YAML_MAP), "tenants.*.quotas.namespace.running");
+}
+
+static void read_templates(struct build *b, const struct yaml_node *tenant, struct config_tenant *t)
+{
+    const struct yaml_node *list = child(tenant, "templates", YAML_LIST);
+    if (list == NULL || list->count > setting_find("tenants.*.templates")->max)
+        return;
+    t->templates = arena_zalloc(&b->t->arena, (list->count + 1) * sizeof(*t->templates));
+    YAML_FOREACH (n, list) {
+        const void *template = build_reference(b, n, "templates", "template", &b->t->index->templates);
+        if (template != NULL)
+            t->templates[t->n_templates++] = template;
+    }
+}
+
+/* The id stands in credentials and partitions; it depends on the name alone, so a restart or another machine
+ * agrees. */
+static void tenant_id(struct slice name, char out[16])
+{
+    unsigned char hash[SHA256_BYTES];
+    struct buf text = BUF_INIT(64);
+    sha256(name, hash);
+    (void)base32_encode(slice_of(hash, 10), &text); /* 16 characters fit in 64 */
+    must(text.n >= 12);
+    memcpy(out, text.p, 12);
+    out[12] = '\0';
+    buf_fini(&text);
+}
+
+static void read_tenant(struct build *b, const struct yaml_node *n, struct config_tenant *t)
+{
+    t->name = n->key;
+    tenant_id(t->name, t->id);
+    (void)index_add(&b->t->arena, &b->t->index->tenants, t->name, t); /* keys of a map are unique */
+    if (!index_add(&b->t->arena, &b->t->index->tenant_ids, slice_str(t->id), t))
+        source_complain_key(b->source, n, NULL,
+                            "tenant `%s`: another tenant's name gives the same id: choose another",
+                            SHOW(t->name));
+    const struct yaml_node *gateway = child(n, "gateway", YAML_SCALAR);
+    if (gateway != NULL)
+        t->gateway = build_reference(b, gateway, "gateways", "gateway", &b->t->index->gateways);
+    read_templates(b, n, t);
+    build_keys(b, yaml_get(n, "keys"), "tenants.*.keys", t, &t->keys, &t->n_keys);
+    read_quotas(n, t);
+    read_budgets(b, n, t);
+}
+
+void build_tenants(struct build *b)
+{
+    const struct yaml_node *all = child(b->root, "tenants", YAML_MAP);
+    if (all == NULL || all->count > setting_find("tenants")->max)
+        return;
+    b->t->tenants = arena_zalloc(&b->t->arena, (all->count + 1) * sizeof(*b->t->tenants));
+    YAML_FOREACH (n, all)
+        read_tenant(b, n, &b->t->tenants[b->t->n_tenants++]);
+}
