@@ -1,0 +1,317 @@
+/* billing: budgets, usage, suspense, and the export of a period. */
+#include "base/core/mem.h"
+#include "controller/api/audit.h"
+#include "controller/edge/route.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define BUDGETS_MAX 1000
+
+/* --- budgets --- */
+
+static const char *scope_name(enum budget_scope s)
+{
+    return s == SCOPE_NAMESPACE ? "namespace" : "tenant";
+}
+
+static const char *window_name(enum budget_window w)
+{
+    return w == WINDOW_DAY ? "day" : (w == WINDOW_WEEK ? "week" : "month");
+}
+
+static void budget_json(const struct billing_budget_view *v, struct jsonw *w)
+{
+    jsonw_object(w);
+    jsonw_kslice(w, "name", v->name);
+    jsonw_kstr(w, "scope", scope_name(v->scope));
+    if (v->scope == SCOPE_NAMESPACE)
+        jsonw_kslice(w, "namespace", v->namespace);
+    jsonw_amount(w, "limit", v->limit);
+    jsonw_amount(w, "spent", v->spent);
+    jsonw_amount(w, "held", v->held);
+    jsonw_amount(w, "unsettled", v->unsettled);
+    jsonw_amount(w, "remaining", v->remaining);
+    jsonw_kstr(w, "window", window_name(v->window));
+    jsonw_ktime(w, "window_start", v->window_start_ms);
+    jsonw_ktime(w, "resets_at", v->window_end_ms);
+    jsonw_kstr(w, "set_by", "operator");
+    jsonw_object_end(w);
+}
+
+/* name SLICE_NULL: all. */
+static void answer_budgets(struct request *rq, struct slice name)
+{
+    struct billing_budget_view *v = arena_zalloc(request_arena(rq), BUDGETS_MAX * sizeof *v);
+    size_t n = billing_budgets(rq->c->billing, rq->who.tenant->name, v, BUDGETS_MAX), shown = 0;
+    struct buf out = BUF_INIT((size_t)2 * 1024 * 1024);
+    struct jsonw w;
+    jsonw_init(&w, &out);
+    jsonw_object(&w);
+    jsonw_key(&w, "items");
+    jsonw_array(&w);
+    for (size_t i = 0; i < n; i++) {
+        if ((name.p != NULL && !slice_eq(name, v[i].name)) ||
+            (v[i].scope == SCOPE_NAMESPACE && !principal_has_namespace(&rq->who, v[i].namespace)))
+            continue;
+        budget_json(&v[i], &w);
+        shown++;
+    }
+    jsonw_array_end(&w);
+    jsonw_object_end(&w);
+    if (name.p != NULL && shown == 0)
+        request_problem(rq, E_NOT_FOUND, "no such budget");
+    else
+        request_json(rq, 200, buf_view(&out), NULL, 0);
+    buf_fini(&out);
+}
+
+static void list_budgets(struct request *rq)
+{
+    answer_budgets(rq, SLICE_NULL);
+}
+
+static void budget_instances(struct request *rq)
+{
+    answer_budgets(rq, rq->params[0]);
+}
+
+static void get_budget(struct request *rq)
+{
+    struct billing_budget_view *v = arena_zalloc(request_arena(rq), BUDGETS_MAX * sizeof *v);
+    size_t n = billing_budgets(rq->c->billing, rq->who.tenant->name, v, BUDGETS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (!slice_eq(rq->params[0], v[i].name) || v[i].scope != SCOPE_TENANT)
+            continue;
+        struct buf out = BUF_INIT(8192);
+        struct jsonw w;
+        jsonw_init(&w, &out);
+        budget_json(&v[i], &w);
+        request_json(rq, 200, buf_view(&out), NULL, 0);
+        buf_fini(&out);
+        return;
+    }
+    request_problem(rq, E_NOT_FOUND, "no budget `%.*s` over the whole tenant; %.*s/instances lists a namespace budget's",
+                    SL_ARG(rq->params[0]), SL_ARG(rq->params[0]));
+}
+
+/* --- usage --- */
+
+static void on_json(int code, struct slice json, const struct err *err, void *data)
+{
+    struct request *rq = request_release(data, NULL);
+    if (rq == NULL)
+        return;
+    if (code != 0)
+        request_fail(rq, err);
+    else
+        request_json(rq, 200, json, NULL, 0);
+}
+
+/* "2026-11-01" or a whole RFC 3339 time, as whole UTC days. */
+static bool read_day(struct request *rq, const char *name, int64_t absent, bool is_end, int64_t *ret)
+{
+    struct slice text;
+    char full[32];
+    if (!request_query(rq, name, &text))
+        return false;
+    *ret = absent;
+    if (text.p == NULL)
+        return true;
+    (void)snprintf(full, sizeof full, "%.*sT00:00:00Z", text.n == 10 ? 10 : 0, text.p);
+    if (time_parse(text.n == 10 ? slice_str(full) : text, ret) != 0) {
+        request_problem(rq, E_INVALID, "query parameter `%s`: expected a day like 2026-11-01, found `%.*s`", name,
+                        SL_ARG(text));
+        return false;
+    }
+    int64_t day = 24 * 3600 * 1000, rest = *ret % day;
+    *ret += rest == 0 ? 0 : (is_end ? day - rest : -rest);
+    return true;
+}
+
+static void query_usage(struct request *rq, struct billing_usage_query *q, const char *by)
+{
+    static const char *const kinds[] = {"", "model", "kind", "day", "namespace", "workspace"};
+    int year, month, day;
+    int64_t now = clock_wall_ms(rq->c->loop.clock);
+    time_civil(now, &year, &month, &day);
+    q->tenant = rq->who.tenant->name;
+    if (!read_day(rq, "from", time_from_civil(year, month, 1), false, &q->from_ms) ||
+        !read_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) || !request_query(rq, by, &q->by))
+        return;
+    if (q->by.p == NULL)
+        q->by = SLICE_EMPTY;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (slice_eq_str(q->by, kinds[i])) {
+            billing_usage_query(rq->c->billing, q, on_json, request_hold(rq, NULL));
+            return;
+        }
+    }
+    request_problem(rq, E_INVALID, "query parameter `%s`: expected model, kind, day, namespace or workspace, found `%.*s`",
+                    by, SL_ARG(q->by));
+}
+
+static void get_usage(struct request *rq)
+{
+    struct billing_usage_query q = {.namespace = SLICE_EMPTY, .workspace_id = SLICE_EMPTY};
+    struct slice ns;
+    if (!request_query(rq, "namespace", &ns))
+        return;
+    if (ns.p != NULL)
+        q.namespace = ns;
+    /* a key that may not see everything sees one namespace at a time */
+    if (ns.p == NULL ? !principal_has_namespace(&rq->who, SL("*")) : !principal_has_namespace(&rq->who, ns)) {
+        request_problem(rq, ns.p == NULL ? E_INVALID : E_NOT_FOUND, ns.p == NULL
+                                                                        ? "this key sees some namespaces: say ?namespace="
+                                                                        : "no such namespace");
+        return;
+    }
+    query_usage(rq, &q, "group_by");
+}
+
+static void workspace_usage(struct request *rq)
+{
+    struct workspace *ws = scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
+    if (ws == NULL) {
+        request_problem(rq, E_NOT_FOUND, "no such workspace");
+        return;
+    }
+    struct billing_usage_query q = {.namespace = ws->namespace, .workspace_id = slice_str(ws->id)};
+    query_usage(rq, &q, "by");
+}
+
+static void get_suspense(struct request *rq)
+{
+    size_t limit;
+    struct slice after;
+    if (!request_paging(rq, 500, &limit, &after))
+        return;
+    if (rq->who.tenant == NULL && !rq->who.is_fleet) {
+        request_problem(rq, E_FORBIDDEN, "a fleet key is wanted here");
+        return;
+    }
+    billing_suspense(rq->c->billing, rq->who.tenant != NULL ? rq->who.tenant->name : SLICE_EMPTY,
+                     after.p != NULL ? after : SLICE_EMPTY, limit, on_json, request_hold(rq, NULL));
+}
+
+/* --- export: streamed, a page at a time --- */
+
+struct download {
+    struct request *rq;
+    struct billing_export *x;
+    bool is_started, is_stalled;
+    enum export_format format;
+    struct slice period;
+};
+
+static void download_head(struct download *d)
+{
+    struct http_header h[REQUEST_HEADERS_MAX + 3];
+    size_t n = request_headers(d->rq, h);
+    h[n++] = (struct http_header){SL("Content-Type"), d->format == EXPORT_CSV ? SL("text/csv; charset=utf-8")
+                                                                              : SL("application/x-ndjson")};
+    h[n++] = (struct http_header){
+        SL("Content-Disposition"),
+        slice_str(arena_printf(request_arena(d->rq), "attachment; filename=\"%.*s-%.*s.%s\"",
+                               SL_ARG(d->rq->who.tenant->name), SL_ARG(d->period),
+                               d->format == EXPORT_CSV ? "csv" : "jsonl"))};
+    d->is_started = true;
+    d->rq->c->requests_total[2]++;
+    (void)exchange_head(d->rq->ex, 200, h, n, EXCHANGE_LENGTH_UNKNOWN);
+}
+
+static void on_part(struct slice bytes, void *data)
+{
+    struct download *d = data;
+    if (!d->is_started)
+        download_head(d);
+    if (exchange_write(d->rq->ex, bytes) == E_AGAIN)
+        d->is_stalled = true;
+    else
+        billing_export_next(d->x);
+}
+
+static void on_export_end(int code, uint64_t rows, struct amount total, const struct err *err, void *data)
+{
+    struct download *d = data;
+    struct request *rq = d->rq;
+    struct exchange *ex = rq->ex;
+    (void)rows;
+    (void)total;
+    d->x = NULL;
+    if (code != 0 && !d->is_started) {
+        request_fail(rq, err);
+        return;
+    }
+    if (!d->is_started)
+        download_head(d);
+    request_gone(rq);
+    /* a file that does not add up to the ledger must not look complete */
+    if (code != 0)
+        exchange_abort(ex);
+    else
+        exchange_end(ex);
+}
+
+static void on_download_gone(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct download *d = data;
+    if (d->x != NULL)
+        billing_export_cancel(d->x);
+    request_gone(d->rq);
+}
+
+static void on_download_drain(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct download *d = data;
+    if (d->is_stalled && d->x != NULL) {
+        d->is_stalled = false;
+        billing_export_next(d->x);
+    }
+}
+
+static const struct exchange_events download_events = {.on_abort = on_download_gone, .on_drain = on_download_drain};
+static const struct export_events export_events = {.on_part = on_part, .on_end = on_export_end};
+
+static void get_export(struct request *rq)
+{
+    struct slice format;
+    struct download *d = ARENA_NEW(request_arena(rq), struct download);
+    if (!request_query(rq, "format", &format))
+        return;
+    if (billing_period_parse(rq->params[0]) != 0) {
+        request_problem(rq, E_INVALID, "period: expected a month like 2026-11, found `%.*s`", SL_ARG(rq->params[0]));
+        return;
+    }
+    if (format.p != NULL && !slice_eq_str(format, "csv") && !slice_eq_str(format, "jsonl")) {
+        request_problem(rq, E_INVALID, "query parameter `format`: expected csv or jsonl, found `%.*s`", SL_ARG(format));
+        return;
+    }
+    if (!principal_has_namespace(&rq->who, SL("*"))) {
+        request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted: an export shows every one");
+        return;
+    }
+    d->rq = rq;
+    d->period = rq->params[0];
+    d->format = format.p != NULL && slice_eq_str(format, "jsonl") ? EXPORT_JSONL : EXPORT_CSV;
+    exchange_own(rq->ex, &download_events, d);
+    d->x = billing_export_start(rq->c->billing, rq->who.tenant->name, d->period, d->format, &export_events, d);
+}
+
+static const struct route rows[] = {
+    {"GET", "/v1/budgets", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_budgets, "Budgets of the tenant, every instance", NULL,
+     200},
+    {"GET", "/v1/budgets/{name}", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_budget, "One budget over the tenant", NULL, 200},
+    {"GET", "/v1/budgets/{name}/instances", ROUTE_TENANT, ROLE_VIEWER, 0, 0, budget_instances,
+     "A budget's instances, one per namespace where its scope says so", NULL, 200},
+    {"GET", "/v1/usage", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_usage, "Query the ledger", "from to group_by namespace", 200},
+    {"GET", "/v1/workspaces/{namespace}/{name}/usage", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
+     workspace_usage, "What a workspace cost", "from to by", 200},
+    {"GET", "/v1/suspense", ROUTE_EITHER, ROLE_OWNER, 0, 0, get_suspense,
+     "What awaits attribution, a price or a decision", "limit after", 200},
+    {"GET", "/v1/periods/{period}/export", ROUTE_TENANT, ROLE_OWNER, 0, 0, get_export, "The ledger of a UTC month",
+     "format", 200},
+};
+const struct route_set routes_billing = {rows, ARRAY_LEN(rows)};

@@ -1,0 +1,393 @@
+/* door: see door.h. Prompts and answers pass through and are never kept or logged. */
+#include "controller/edge/door.h"
+
+#include "base/core/log.h"
+#include "base/core/mem.h"
+#include "controller/edge/request.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <uthash.h>
+
+#define DOOR_BODY_MAX ((uint64_t)64 * 1024 * 1024)
+/* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead. */
+#define GATEWAY_SILENCE_MS ((int64_t)15 * 60 * 1000)
+
+/* A pool of connections to one gateway, for as long as its address stays. */
+struct gateway_pool {
+    char *name;
+    char *url;
+    char *authority;   /* for the Host header */
+    char *base;        /* path in front of /v1/…; "" */
+    struct connector_endpoint connector;
+    struct http_pool *pool;
+    UT_hash_handle hh;
+};
+
+struct door {
+    struct controller *c;
+    struct server *server;
+    struct gateway_pool *pools;
+    struct door_stats stats;
+};
+
+struct door_call {
+    struct door *door;
+    struct exchange *ex;
+    struct http_call *call;
+    char workspace_id[40];
+    uint64_t body_bytes;
+    bool is_answered, is_sse, is_held;
+};
+
+/* --- pools --- */
+
+static void pool_free(struct door *d, struct gateway_pool *p)
+{
+    HASH_DEL(d->pools, p);
+    http_pool_close(p->pool);
+    mem_free(p->name);
+    mem_free(p->url);
+    mem_free(p->authority);
+    mem_free(p->base);
+    mem_free(p);
+}
+
+void door_reload(struct door *d)
+{
+    struct gateway_pool *p, *tmp;
+    HASH_ITER(hh, d->pools, p, tmp)
+    {
+        const struct config_gateway *g = tenancy_gateway(d->c->tenancy, slice_str(p->name));
+        if (g == NULL || !slice_eq_str(g->url, p->url))
+            pool_free(d, p);
+    }
+}
+
+/* "http://host:port/base" */
+static struct gateway_pool *pool_of(struct door *d, const struct config_gateway *g, struct err *err)
+{
+    struct gateway_pool *p;
+    struct endpoint to;
+    struct slice rest = g->url, authority;
+    HASH_FIND(hh, d->pools, g->name.p, g->name.n, p);
+    if (p != NULL)
+        return p;
+    if (!slice_starts(rest, SL("http://"))) {
+        err_set(err, E_NOT_IMPLEMENTED, "gateway %.*s: only http:// is served", SL_ARG(g->name));
+        return NULL;
+    }
+    rest = slice_from(rest, strlen("http://"));
+    bool has_base = slice_cut(&rest, '/', &authority);
+    char text[300];
+    bool has_port = authority.n > 0 && authority.p[authority.n - 1] != ']' && slice_find(authority, ':') != SIZE_MAX;
+    (void)snprintf(text, sizeof text, "%.*s%s", SL_ARG(authority), has_port ? "" : ":80");
+    if (endpoint_parse(slice_str(text), &to, err) != 0)
+        return NULL;
+    p = MEM_NEW(struct gateway_pool);
+    p->name = mem_strndup(g->name.p, g->name.n);
+    p->url = mem_strndup(g->url.p, g->url.n);
+    p->authority = mem_strndup(authority.p, authority.n);
+    p->base = mem_zalloc(rest.n + 2);
+    if (has_base && rest.n > 0)
+        (void)snprintf(p->base, rest.n + 2, "/%.*s", SL_ARG(rest));
+    connector_endpoint_init(&p->connector, &to);
+    p->pool = http_pool_new(&d->c->loop, &p->connector.connector, NULL);
+    HASH_ADD_KEYPTR(hh, d->pools, p->name, strlen(p->name), p);
+    return p;
+}
+
+/* --- answers of our own, in a shape that both model APIs' clients read --- */
+
+static void refuse(struct door *d, struct exchange *ex, const struct err *err)
+{
+    struct buf out = BUF_INIT(ERR_MSG_MAX * 8);
+    struct jsonw w;
+    struct http_header h[] = {{SL("Content-Type"), SL("application/json")}};
+    jsonw_init(&w, &out);
+    jsonw_object(&w);
+    jsonw_kstr(&w, "type", "error");
+    jsonw_key(&w, "error");
+    jsonw_object(&w);
+    jsonw_kstr(&w, "type", err->code == E_UNAUTHENTICATED ? "authentication_error" : "invalid_request_error");
+    jsonw_kstr(&w, "code", err_name(err->code));
+    jsonw_kstr(&w, "message", err->msg);
+    jsonw_object_end(&w);
+    jsonw_object_end(&w);
+    d->stats.refused++;
+    /* 400 stops a client for good; 402 is not known to the vendors' SDKs, 429 and 5xx make them try again */
+    exchange_send(ex, err->code == E_BUDGET ? 400 : err_http_status(err->code), h, 1, buf_view(&out));
+    buf_fini(&out);
+}
+
+/* --- the two directions --- */
+
+static void call_free(struct door_call *dc)
+{
+    if (dc->is_held)
+        scheduler_unhold(dc->door->c->scheduler, slice_str(dc->workspace_id));
+    dc->is_held = false;
+}
+
+static void on_head(struct http_call *call, const struct http_response *r, void *data)
+{
+    (void)call;
+    struct door_call *dc = data;
+    struct http_header h[HTTP_HEADERS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_headers; i++) {
+        struct slice name = r->headers[i].name;
+        if (http_is_hop_by_hop(r->headers, r->n_headers, name) || slice_ieq_str(name, "content-length") ||
+            slice_ieq_str(name, "date") || slice_ieq_str(name, "set-cookie"))
+            continue;
+        h[n++] = r->headers[i];
+    }
+    dc->is_answered = true;
+    dc->is_sse = slice_starts(http_find(r->headers, r->n_headers, "content-type"), SL("text/event-stream"));
+    (void)exchange_head(dc->ex, r->status, h, n,
+                        r->has_no_body ? 0 : (r->has_length ? r->length : EXCHANGE_LENGTH_UNKNOWN));
+    if (dc->is_sse)
+        exchange_flush(dc->ex);
+}
+
+static void on_body(struct http_call *call, struct slice bytes, void *data)
+{
+    struct door_call *dc = data;
+    if (exchange_write(dc->ex, bytes) == E_AGAIN)
+        http_call_pause(call);
+}
+
+static void on_end(struct http_call *call, void *data)
+{
+    (void)call;
+    struct door_call *dc = data;
+    dc->call = NULL;
+    call_free(dc);
+    exchange_end(dc->ex);
+}
+
+static void on_error(struct http_call *call, int code, const struct err *cause, void *data)
+{
+    (void)call;
+    struct door_call *dc = data;
+    struct err err = {0};
+    dc->call = NULL;
+    dc->door->stats.failed++;
+    call_free(dc);
+    if (dc->is_answered) {
+        exchange_abort(dc->ex); /* a cut stream must not look complete: the agent would take it for the whole answer */
+        return;
+    }
+    err_set(&err, code == E_TIMEOUT ? E_TIMEOUT : E_UPSTREAM, "the gateway: %s", cause->msg);
+    refuse(dc->door, dc->ex, &err);
+}
+
+static void on_call_drain(struct http_call *call, void *data)
+{
+    (void)call;
+    exchange_body_start(((struct door_call *)data)->ex);
+}
+
+static const struct http_call_events call_events = {
+    .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_error = on_error, .on_drain = on_call_drain};
+
+static void on_request_body(struct exchange *ex, struct slice bytes, void *data)
+{
+    struct door_call *dc = data;
+    struct err err = {0};
+    dc->body_bytes += bytes.n;
+    if (dc->call == NULL)
+        return;
+    if (dc->body_bytes > DOOR_BODY_MAX && !dc->is_answered) {
+        http_call_cancel(dc->call);
+        dc->call = NULL;
+        call_free(dc);
+        exchange_close_after(ex);
+        err_set(&err, E_TOO_LARGE, "body: more than %llu bytes", (unsigned long long)DOOR_BODY_MAX);
+        refuse(dc->door, ex, &err);
+        return;
+    }
+    if (http_call_write(dc->call, bytes) == E_AGAIN)
+        exchange_body_stop(ex);
+}
+
+static void on_request_end(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct door_call *dc = data;
+    if (dc->call != NULL)
+        http_call_end(dc->call);
+}
+
+static void on_client_gone(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct door_call *dc = data;
+    if (dc->call != NULL)
+        http_call_cancel(dc->call); /* the abort travels on: the provider stops generating */
+    dc->call = NULL;
+    call_free(dc);
+}
+
+static void on_client_drain(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct door_call *dc = data;
+    if (dc->call != NULL)
+        http_call_resume(dc->call);
+}
+
+static const struct exchange_events exchange_events = {.on_body = on_request_body,
+                                                       .on_body_end = on_request_end,
+                                                       .on_abort = on_client_gone,
+                                                       .on_drain = on_client_drain};
+
+/* --- arrival --- */
+
+static bool key_is_workspaces(const struct http_request *r, const struct workspace *ws)
+{
+    char hash[SHA256_HEX_SIZE];
+    struct slice key = http_find(r->headers, r->n_headers, "x-api-key");
+    if (key.p == NULL) {
+        struct slice scheme;
+        key = http_find(r->headers, r->n_headers, "authorization");
+        if (key.p == NULL || !slice_cut(&key, ' ', &scheme) || !slice_ieq_str(scheme, "bearer"))
+            return false;
+        key = slice_trim(key);
+    }
+    sha256_hex(key, hash);
+    return crypto_equal(hash, ws->llm_key_hash, SHA256_HEX_SIZE - 1);
+}
+
+static size_t gateway_headers(const struct http_request *r, const struct gateway_pool *p, struct http_header *h)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 1; i++) {
+        struct slice name = r->headers[i].name;
+        if (http_is_hop_by_hop(r->headers, r->n_headers, name) || slice_ieq_str(name, "host") ||
+            slice_ieq_str(name, "content-length") || slice_ieq_str(name, "expect") || slice_ieq_str(name, "cookie"))
+            continue;
+        /* what steers a gateway (call ids, routing, tags) is not the agent's to say */
+        if ((name.n >= 10 && slice_ieq(slice_of(name.p, 10), SL("x-litellm-"))) ||
+            (name.n >= 11 && slice_ieq(slice_of(name.p, 11), SL("x-portkey-"))) ||
+            (name.n >= 12 && slice_ieq(slice_of(name.p, 12), SL("x-forwarded-"))))
+            continue;
+        h[n++] = r->headers[i];
+    }
+    h[n++] = (struct http_header){SL("Host"), slice_str(p->authority)};
+    return n;
+}
+
+/* 0 and the pool, or why not. */
+static int admit(struct door *d, struct exchange *ex, const struct workspace *ws, struct gateway_pool **ret,
+                 struct err *err)
+{
+    const struct http_request *r = exchange_request(ex);
+    const struct config_tenant *t = ws != NULL ? tenancy_tenant(d->c->tenancy, ws->tenant) : NULL;
+    struct billing_budget_view budget;
+    if (t == NULL || ws->state == WS_DELETING)
+        return err_set(err, E_UNAUTHENTICATED, "this workspace is gone");
+    if (!key_is_workspaces(r, ws))
+        return err_set(err, E_UNAUTHENTICATED, "the key is not this workspace's");
+    if (!slice_starts(r->path, SL("/v1/")) || !slice_eq_str(r->method, "POST"))
+        return err_set(err, E_NOT_FOUND, "only POST /v1/… goes through this door");
+    for (size_t i = 0; i + 1 < r->path.n; i++)
+        if (r->path.p[i] == '/' && (r->path.p[i + 1] == '/' || r->path.p[i + 1] == '.' || r->path.p[i + 1] == '%'))
+            return err_set(err, E_INVALID, "path: empty, dotted or encoded segments are not passed on");
+    if (t->gateway == NULL)
+        return err_set(err, E_UNAVAILABLE, "tenant %.*s has no gateway", SL_ARG(t->name));
+    if (r->has_length && r->length > DOOR_BODY_MAX)
+        return err_set(err, E_TOO_LARGE, "body: more than %llu bytes", (unsigned long long)DOOR_BODY_MAX);
+    int code = billing_gate(d->c->billing, t->name, ws->namespace, &budget, err);
+    if (code != 0)
+        return code;
+    *ret = pool_of(d, t->gateway, err);
+    return *ret != NULL ? 0 : err->code;
+}
+
+static void on_request(struct exchange *ex, void *data)
+{
+    struct door *d = data;
+    const struct http_request *r = exchange_request(ex);
+    struct slice tag = exchange_tag(ex);
+    struct workspace *ws = scheduler_find_id(d->c->scheduler, tag);
+    struct gateway_pool *pool = NULL;
+    struct err err = {0};
+    if (slice_eq_str(r->path, "/") && (slice_eq_str(r->method, "HEAD") || slice_eq_str(r->method, "GET"))) {
+        exchange_send(ex, 200, NULL, 0, SLICE_EMPTY);
+        return;
+    }
+    if (admit(d, ex, ws, &pool, &err) != 0) {
+        exchange_close_after(ex);
+        refuse(d, ex, &err);
+        return;
+    }
+    struct door_call *dc = ARENA_NEW(exchange_arena(ex), struct door_call);
+    struct http_header h[HTTP_HEADERS_MAX];
+    dc->door = d;
+    dc->ex = ex;
+    (void)snprintf(dc->workspace_id, sizeof dc->workspace_id, "%s", ws->id);
+    struct http_call_options o = {
+        .method = r->method,
+        .target = slice_str(arena_printf(exchange_arena(ex), "%s%.*s", pool->base, SL_ARG(r->target))),
+        .headers = h,
+        .n_headers = gateway_headers(r, pool, h),
+        .has_body = true,
+        .length = r->is_chunked ? HTTP_CALL_CHUNKED : r->length,
+    };
+    o.head_timeout_ms = GATEWAY_SILENCE_MS;
+    o.idle_timeout_ms = GATEWAY_SILENCE_MS;
+    d->stats.calls++;
+    scheduler_hold(d->c->scheduler, ws);
+    dc->is_held = true;
+    dc->call = http_call_start(pool->pool, &o, &call_events, dc);
+    exchange_own(ex, &exchange_events, dc);
+    exchange_body_start(ex);
+}
+
+static const struct server_handler handler = {.on_request = on_request};
+
+struct door *door_new(struct controller *c)
+{
+    struct door *d = MEM_NEW(struct door);
+    struct server_limits limits = {.connections_max = 20000};
+    d->c = c;
+    d->server = server_new(&c->loop, &limits, &handler, d);
+    return d;
+}
+
+void door_accept(struct door *d, struct slice workspace_id, struct stream *s)
+{
+    server_serve(d->server, s, workspace_id);
+}
+
+const struct door_stats *door_stats(const struct door *d)
+{
+    return &d->stats;
+}
+
+struct door_end {
+    struct door *door;
+    void (*closed)(void *data);
+    void *data;
+};
+
+static void on_server_closed(void *data)
+{
+    struct door_end *e = data;
+    struct gateway_pool *p, *tmp;
+    HASH_ITER(hh, e->door->pools, p, tmp)
+    {
+        pool_free(e->door, p);
+    }
+    mem_free(e->door);
+    e->closed(e->data);
+    mem_free(e);
+}
+
+void door_close(struct door *d, void (*closed)(void *data), void *data)
+{
+    struct door_end *e = MEM_NEW(struct door_end);
+    *e = (struct door_end){d, closed, data};
+    server_close(d->server, on_server_closed, e);
+}
