@@ -80,6 +80,8 @@ int i128_parse(struct slice s, unsigned scale, bool exponent_ok, i128 *ret)
     size_t at = is_negative;
     i128 v = 0;
 
+    if (s.n == at)
+        return E_INVALID;
     whole = (struct slice){s.p + at, digits_at(s, at)};
     at += whole.n;
     if (whole.n == 0 || (whole.n > 1 && whole.p[0] == '0'))

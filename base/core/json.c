@@ -87,9 +87,12 @@ static const struct json_key_at *keys_find_double(struct json_key_at *keys, size
 
 static int walk_check_keys(struct json_walk *w, size_t first)
 {
-    const struct json_key_at *k = keys_find_double(w->keys + first, w->keys_n - first);
     char shown[JSON_SHOWN_MAX], what[JSON_SHOWN_MAX + 32];
+    const struct json_key_at *k;
 
+    if (w->keys_n == first)
+        return 0; /* no keys: there may be no stack yet either */
+    k = keys_find_double(w->keys + first, w->keys_n - first);
     w->keys_n = first;
     if (k == NULL)
         return 0;
