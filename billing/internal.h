@@ -1,0 +1,114 @@
+/* internal: what the files of the counting-house share. Nobody else includes this. */
+#ifndef REEVE_BILLING_INTERNAL_H
+#define REEVE_BILLING_INTERNAL_H
+
+#include "base/core/mem.h"
+#include "billing/billing.h"
+#include "billing/budget.h"
+#include "billing/event.h"
+#include "billing/owner.h"
+#include "billing/price.h"
+
+#define FLEET           SL("fleet")
+#define SUSPENSE_PREFIX "suspense/"
+
+/* One configuration's view of money: the tenancy, its prices and budgets. A batch keeps the one it began
+ * with. */
+struct book {
+    unsigned refs;
+    struct tenancy *tenancy;
+    struct price_table *prices;
+    struct budget_set *budgets;
+};
+int book_new(struct tenancy *t, int64_t now_ms, struct config_problems *problems, struct book **ret);
+struct book *book_ref(struct book *k);
+void book_unref(struct book *k);
+
+struct billing {
+    unsigned refs; /* the owner's and one for each operation in flight */
+    bool is_closing;
+    struct loop *loop;
+    struct store *store;
+    struct book *book;
+    struct mirror mirror;
+    struct owner_cache owners;
+    struct billing_stats stats;
+    struct timer refresh; /* other controllers on the same store spend too */
+    bool is_refreshing;
+};
+struct billing *billing_ref(struct billing *b);
+void billing_unref(struct billing *b);
+int64_t billing_now_ms(const struct billing *b);
+void billing_refresh(struct billing *b); /* reads all counters anew, unless that is under way */
+
+/* --- loading counters into the mirror (load.c) --- */
+enum load_what { LOAD_ALL, LOAD_TENANT, LOAD_BUDGET };
+/* Reads the counters of present windows: all, one tenant's, or one budget's. `done` may be NULL. */
+void load_start(struct billing *b, enum load_what what, struct slice tenant_id, const struct budget *one,
+                billing_done_cb done, void *data);
+/* Moves the budget's window to now; a new window begins at zero and is read from the store meanwhile. */
+void budget_follow(struct billing *b, struct budget *budget);
+
+/* --- a batch on its way (batch.c) --- */
+enum outcome_kind { OUTCOME_NONE, OUTCOME_POSTED, OUTCOME_DUPLICATE, OUTCOME_REJECTED };
+struct outcome {
+    enum outcome_kind kind;
+    const char *code, *detail; /* rejected */
+};
+
+struct item {
+    struct event *event;
+    struct owner *owner;                /* NULL: not attributed; a reference */
+    const struct config_tenant *tenant; /* of the batch's book; NULL with owner NULL */
+    const char *orphan;                 /* why it has no tenant */
+    struct outcome outcome;
+    bool is_overflow; /* the store refused its sum */
+};
+
+struct batch {
+    struct billing *billing;
+    struct book *book;
+    struct arena arena;
+    struct item *items;
+    size_t n;
+    int64_t received_ms;
+    size_t pending; /* parts under way */
+    struct err err; /* the first failure */
+    bool is_malformed;
+    billing_batch_cb cb;
+    void *data;
+};
+/* A part has ended; code 0 or why the whole batch must be sent again. */
+void batch_part_done(struct batch *x, int code, const struct err *err);
+
+/* Posts the tenant's items of the batch (ledger.c), then batch_part_done. */
+void posting_start(struct batch *x, const struct config_tenant *tenant, struct item **items, size_t n);
+/* Puts items without a tenant into the fleet's suspense (suspense.c), then batch_part_done. */
+void fleet_suspend_start(struct batch *x, struct item **items, size_t n);
+/* Takes posted items out of the fleet's suspense (suspense.c), then batch_part_done. */
+void fleet_resolve_start(struct batch *x, struct item **items, size_t n);
+
+/* --- suspense records (suspense.c) --- */
+struct suspense_count {
+    struct slice counter; /* "budget/…/unsettled" */
+    i128 amount;
+};
+struct suspense_record {
+    const char *reason, *detail;
+    int64_t received_ms;
+    const struct event *event;
+    const struct owner *owner; /* NULL: not attributed */
+    const char *currency;
+    bool has_amount;
+    i128 amount;
+    const struct suspense_count *counts; /* what it added to budgets, to be taken back when it is resolved */
+    size_t n_counts;
+};
+struct slice suspense_write(struct arena *a, const struct suspense_record *r);
+/* The reason and what it counted; slices in the arena. 0 or E_INVALID. */
+int suspense_read(struct arena *a, struct slice record, struct slice *ret_reason, struct suspense_count **ret,
+                  size_t *ret_n);
+/* The members that entries and suspense records share: time, identity, model, call type, status… */
+void event_write(struct jsonw *w, const struct event *e, const struct owner *o);
+
+#endif
