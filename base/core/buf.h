@@ -18,7 +18,7 @@ struct buf {
 
 void buf_init(struct buf *b, size_t max);
 void buf_fini(struct buf *b);  /* frees; the buf is empty and usable again */
-void buf_wipe(struct buf *b);  /* as buf_fini, for secrets */
+void buf_wipe(struct buf *b);  /* as buf_fini, for secrets; growing leaves copies behind, so reserve first */
 void buf_reset(struct buf *b); /* n = 0, keeps memory */
 /* Appends: 0 or E_TOO_LARGE (nothing of that append is in). */
 int buf_append(struct buf *b, const void *p, size_t n);
