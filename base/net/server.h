@@ -23,6 +23,7 @@ struct server_limits {
     int64_t idle_timeout_ms;   /* between requests; 0: 75 s */
     int64_t write_timeout_ms;  /* a client that takes no byte for so long is dropped; 0: 60 s */
     int64_t body_timeout_ms;   /* no body byte for so long while we wait for one; 0: 60 s */
+    unsigned parse_flags;      /* HTTP_ALLOW_ABSOLUTE, HTTP_ALLOW_CONNECT: for a forward proxy */
 };
 
 struct server_handler {
