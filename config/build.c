@@ -68,28 +68,28 @@ const void *build_reference(struct build *b, const struct yaml_node *at, const c
 
 static void read_listen(struct build *b, const struct yaml_node *n, struct config_listen *ret)
 {
-    struct slice address = SLICE_NULL, rest;
+    struct slice text = SLICE_NULL;
     if (n->kind == YAML_SCALAR) {
-        address = n->text;
+        text = n->text;
     } else if (n->kind == YAML_MAP) {
-        address = child_text(n, "listen[].address");
+        text = child_text(n, "listen[].address");
         (void)value_bool(child_text(n, "listen[].probes"), &ret->probes); /* reported when it is neither */
     }
-    if (address.p == NULL)
-        return;
-    rest = address;
-    if (slice_starts(address, SL("unix:"))) {
-        rest = source_path(b->source, &b->t->arena, slice_from(address, 5));
-        address = slice_str(arena_printf(&b->t->arena, "unix:%.*s", SL_ARG(rest)));
-        if (listen_check(address, NULL) != 0)
-            source_complain(b->source, n, NULL, "`%s` is too long for the path of a unix socket", SHOW(rest));
+    if (text.p == NULL || listen_check(text, NULL) != 0)
+        return; /* reported */
+    ret->address = text;
+    if (slice_starts(text, SL("unix:"))) {
+        struct slice path = source_path(b->source, &b->t->arena, slice_from(text, 5));
+        ret->address = slice_str(arena_printf(&b->t->arena, "unix:%.*s", SL_ARG(path)));
+        if (listen_check(ret->address, NULL) != 0)
+            source_complain(b->source, n, NULL,
+                            "`%s`: with its folder the path is too long for a unix socket", SHOW(text));
     }
-    ret->address = address;
-    if (slice_ends(address, SL(":0")))
-        return;
+    if (slice_ends(ret->address, SL(":0")))
+        return; /* any port: two of them differ */
     for (const struct config_listen *before = b->t->listen; before < ret; before++)
-        if (slice_eq(before->address, address))
-            source_complain(b->source, n, NULL, "`%s` stands twice in `listen`", SHOW(address));
+        if (before->address.p != NULL && slice_eq(before->address, ret->address))
+            source_complain(b->source, n, NULL, "`%s` stands twice in `listen`", SHOW(text));
 }
 
 static void build_listen(struct build *b)

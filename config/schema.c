@@ -73,9 +73,9 @@ static const char *found(const struct yaml_node *n)
 
 static void complain_kind(struct walk *w, const struct setting *row, const struct place *at)
 {
-    const char *sample = setting_type_sample(row->type);
+    const char *sample = row->type == SETTING_BOOL ? NULL : setting_type_sample(row->type);
     char such[64] = "";
-    if (sample != NULL && row->type != SETTING_BOOL)
+    if (sample != NULL)
         (void)snprintf(such, sizeof(such), " such as `%s`", sample);
     source_complain(w->source, at->node, NULL, "%s: found %s, expected %s%s", NAME(at), found(at->node),
                     setting_type_name(row->type), such);
@@ -158,26 +158,35 @@ static bool refuse_kind(struct walk *w, const char *pattern, const struct yaml_n
     return true;
 }
 
+static void complain_missing(struct walk *w, const struct setting *row, const char *name,
+                             const struct place *at)
+{
+    struct buf where = BUF_INIT(400);
+    char in[420] = "", list[CHOICES_MAX];
+    place_print(at, &where);
+    if (where.n > 0)
+        (void)snprintf(in, sizeof(in), " in `%s`", buf_cstr(&where));
+    buf_fini(&where);
+    const char *sample = setting_type_sample(row->type);
+    if (row->type == SETTING_CHOICE)
+        source_complain(w->source, at->node, NULL, "`%s` is missing%s: expected %s", name, in,
+                        choices_text(row, list));
+    else if (sample != NULL)
+        source_complain(w->source, at->node, NULL, "`%s` is missing%s: expected %s such as `%s`", name, in,
+                        setting_type_name(row->type), sample);
+    else
+        source_complain(w->source, at->node, NULL, "`%s` is missing%s: expected %s", name, in,
+                        setting_type_name(row->type));
+}
+
 static void check_required(struct walk *w, const char *pattern, const struct place *at)
 {
     size_t n;
     const struct setting *rows = settings(&n);
     for (size_t i = 0; i < n; i++) {
         const char *name = (rows[i].flags & SETTING_REQUIRED) ? name_below(pattern, &rows[i]) : NULL;
-        if (name == NULL || yaml_get(at->node, name) != NULL)
-            continue;
-        struct buf where = BUF_INIT(400);
-        place_print(at, &where);
-        char in[420] = "";
-        if (where.n > 0)
-            (void)snprintf(in, sizeof(in), " in `%s`", buf_cstr(&where));
-        const char *sample = setting_type_sample(rows[i].type);
-        if (sample != NULL)
-            source_complain(w->source, at->node, NULL, "`%s` is missing%s: expected %s such as `%s`", name,
-                            in, setting_type_name(rows[i].type), sample);
-        else
-            source_complain(w->source, at->node, NULL, "`%s` is missing%s: %s", name, in, rows[i].help);
-        buf_fini(&where);
+        if (name != NULL && yaml_get(at->node, name) == NULL)
+            complain_missing(w, &rows[i], name, at);
     }
 }
 
@@ -277,7 +286,8 @@ static void walk_list(struct walk *w, const struct setting *row, const char *pat
         struct place here = {at, n, i++, true};
         walk_element(w, element, path, &here);
     }
-    check_twice(w, at);
+    if (element->type != SETTING_LISTEN) /* their reader compares resolved addresses */
+        check_twice(w, at);
 }
 
 static void check_scalar(struct walk *w, const struct setting *row, const struct place *at)

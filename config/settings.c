@@ -119,7 +119,7 @@ static const struct setting rows[] = {
     {"templates.*.warm", SETTING_COUNT, SETTING_UNSUPPORTED, NULL, NULL, NULL, 0, 0, NULL,
      "Sandboxes kept ready in advance."},
 
-    {"tenants", SETTING_TABLE, SETTING_REQUIRED | SETTING_NONEMPTY, NULL, NULL, NULL, 1, 100000, "entries",
+    {"tenants", SETTING_TABLE, SETTING_REQUIRED | SETTING_NONEMPTY, NULL, NULL, NULL, 1, 10000, "entries",
      "Who pays, by name."},
     {"tenants.*", SETTING_MAP, 0, NULL, NULL, NULL, 0, 0, NULL, "One tenant."},
     {"tenants.*.gateway", SETTING_NAME, 0, NULL, NULL, NULL, 0, 0, NULL,
@@ -179,7 +179,7 @@ static const struct type_name {
     [SETTING_MAP] = {"a map", NULL},
     [SETTING_TABLE] = {"a map of names", NULL},
     [SETTING_LIST] = {"a list", NULL},
-    [SETTING_TEXT] = {"text", "text"},
+    [SETTING_TEXT] = {"text", NULL},
     [SETTING_NAME] = {"a name", "coding"},
     [SETTING_BOOL] = {"`true` or `false`", "true"},
     [SETTING_COUNT] = {"a whole number", "50"},
@@ -199,7 +199,7 @@ static const struct type_name {
     [SETTING_UID_RANGE] = {"a range of uids", "200000+1000"},
     [SETTING_ZONE] = {"a time zone", "Europe/Berlin"},
     [SETTING_NAMESPACE] = {"a namespace", "alice"},
-    [SETTING_ENV] = {"text", "text"},
+    [SETTING_ENV] = {"text", NULL},
 };
 
 const struct setting *settings(size_t *n)

@@ -86,14 +86,17 @@ struct slice source_path(const struct source *s, struct arena *a, struct slice p
     return slice_str(arena_printf(a, "%.*s/%.*s", SL_ARG(s->dir), SL_ARG(path)));
 }
 
-static int read_all(int fd, size_t max, struct buf *out, struct err *err)
+/* Room is taken once, for what the file says it has: a buffer that grows would leave copies of a secret
+ * behind. */
+static int read_all(int fd, size_t size, size_t max, struct buf *out, struct err *err)
 {
+    size_t room = size < 4095 ? 4096 : size < max ? size + 1 : max + 1;
     for (;;) {
-        size_t room = max - out->n + 1; /* one more than allowed tells a file that is too large */
-        int r = buf_reserve(out, room < 65536 ? room : 65536);
+        if (room > max + 1 - out->n) /* one more than allowed tells a file that is too large */
+            room = max + 1 - out->n;
+        int r = buf_reserve(out, room);
         if (r != 0)
             return err_set(err, r, "larger than %zu bytes", max);
-        room = room < 65536 ? room : 65536;
         ssize_t n = read(fd, out->p + out->n, room);
         if (n < 0 && errno == EINTR)
             continue;
@@ -105,6 +108,7 @@ static int read_all(int fd, size_t max, struct buf *out, struct err *err)
         out->p[out->n] = '\0';
         if (out->n > max)
             return err_set(err, E_TOO_LARGE, "larger than %zu bytes", max);
+        room = room > (size_t)n ? room - (size_t)n : 65536;
     }
 }
 
@@ -123,7 +127,7 @@ int file_read(const char *path, size_t max, struct buf *out, struct err *err)
     else if (!S_ISREG(st.st_mode))
         r = err_set(err, E_INVALID, "it is not a regular file");
     else
-        r = read_all(fd, max, out, err);
+        r = read_all(fd, (size_t)st.st_size, max, out, err);
     (void)close(fd); /* read only: nothing can be lost */
     if (r != 0)
         buf_wipe(out);

@@ -32,6 +32,19 @@ bool word_in(const char *words, struct slice word)
     return false;
 }
 
+const char *choices_text(const struct setting *row, char out[CHOICES_MAX])
+{
+    struct buf text = BUF_INIT(CHOICES_MAX - 1);
+    struct slice rest = slice_str(row->choices), one;
+    while (rest.n > 0) {
+        (void)slice_cut(&rest, ' ', &one); /* the last word has no space behind it */
+        (void)buf_printf(&text, "%s`%.*s`", text.n == 0 ? "" : rest.n > 0 ? ", " : " or ", SL_ARG(one));
+    }
+    (void)snprintf(out, CHOICES_MAX, "%s", buf_cstr(&text));
+    buf_fini(&text);
+    return out;
+}
+
 int value_bool(struct slice s, bool *ret)
 {
     if (!slice_eq_str(s, "true") && !slice_eq_str(s, "false"))
@@ -94,6 +107,7 @@ static void hint_zone(struct slice s, struct err *err)
         return;
     struct hint h;
     hint_init(&h, s);
+    hint_offer(&h, SL("UTC"));
     struct slice rest = buf_view(&table), line, cell;
     while (rest.n > 0) {
         (void)slice_cut(&rest, '\n', &line);
@@ -142,16 +156,13 @@ static int check_choice(const struct setting *row, struct slice text, struct err
         return 0;
     struct hint h;
     hint_init(&h, text);
-    char list[256];
-    struct buf out = BUF_INIT(sizeof(list) - 1);
     struct slice rest = slice_str(row->choices), one;
     while (rest.n > 0) {
-        (void)slice_cut(&rest, ' ', &one);
+        (void)slice_cut(&rest, ' ', &one); /* the last word has no space behind it */
         hint_offer(&h, one);
-        (void)buf_printf(&out, "%s`%.*s`", out.n == 0 ? "" : rest.n > 0 ? ", " : " or ", SL_ARG(one));
     }
-    (void)snprintf(list, sizeof(list), "%s", buf_cstr(&out));
-    buf_fini(&out);
+    char list[CHOICES_MAX];
+    choices_text(row, list);
     if (h.best.p != NULL)
         return err_set(err, E_INVALID, "expected %s; did you mean `%.*s`?", list, SL_ARG(h.best));
     return err_set(err, E_INVALID, "expected %s", list);
@@ -199,7 +210,9 @@ static int check_number(const struct setting *row, struct slice text, struct err
     } else {
         r = slice_u64(text, &v);
     }
-    if (r != 0)
+    if (r == E_OVERFLOW)
+        v = UINT64_MAX;
+    else if (r != 0)
         return err_set(err, E_INVALID, "expected %s such as `%s`", setting_type_name(row->type),
                        setting_type_sample(row->type));
     return check_bounds(row, v, err);
@@ -284,8 +297,8 @@ static int check_reference(const struct setting *row, struct slice text, struct 
     enum secret_kind kind;
     struct slice rest;
     int r = secret_split(text, &kind, &rest, err);
-    if (r == 0 && row->type == SETTING_FILE_REFERENCE && kind != SECRET_FILE)
-        return err_set(err, E_INVALID, "expected `file:path`: this key is kept in a file");
+    if (row->type == SETTING_FILE_REFERENCE && (r != 0 || kind != SECRET_FILE))
+        return err_set(err, E_INVALID, "expected `file:path`: this key is kept in a file of its own");
     return r;
 }
 

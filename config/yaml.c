@@ -191,11 +191,13 @@ static bool read_key(struct reader *r, yaml_event_t *ev, struct seen_key **seen,
         return false;
     }
     check_properties(r, at, ev->data.scalar.anchor, ev->data.scalar.tag);
+    bool is_empty = ev->data.scalar.length == 0;
     *ret = scalar_text(r, ev);
     bool is_plain = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     yaml_event_delete(ev);
     if (ret->n == 0) {
-        COMPLAIN(r, at, NULL, "a key is empty");
+        if (is_empty) /* else refused already */
+            COMPLAIN(r, at, NULL, "a key is empty");
         return false;
     }
     if (is_plain && slice_eq_str(*ret, "<<")) {
