@@ -1,0 +1,95 @@
+/* metrics: see metrics.h. Every metric is a row: name, type, help, and how its figure is read. */
+#include "controller/api/metrics.h"
+
+#include "base/core/mem.h"
+#include "controller/edge/door.h"
+
+#include <string.h>
+
+struct figures {
+    const struct controller *c;
+    const struct billing_stats *billing;
+    const struct door_stats *door;
+    struct scheduler_stats scheduler;
+};
+
+struct metric {
+    const char *name, *type, *help;
+    uint64_t (*read)(const struct figures *f);
+};
+
+#define READ(fn, expr)                                                                                       \
+    static uint64_t fn(const struct figures *f)                                                              \
+    {                                                                                                        \
+        return (uint64_t)(expr);                                                                             \
+    }
+READ(read_requests_in_flight, f->c->n_requests)
+READ(read_connections, server_connections(f->c->server))
+READ(read_proxied, f->c->proxied_total)
+READ(read_refused, f->c->refused_total)
+READ(read_reloads, f->c->reloads_total)
+READ(read_reload_failures, f->c->reload_failures_total)
+READ(read_slow_turns, f->c->loop.turns_slow)
+READ(read_start, f->c->started_at_ms / 1000)
+READ(read_usage_accepted, f->billing->accepted)
+READ(read_usage_duplicates, f->billing->duplicates)
+READ(read_usage_conflicts, f->billing->conflicts)
+READ(read_usage_suspense, f->billing->suspense)
+READ(read_usage_batches, f->billing->batches)
+READ(read_usage_failures, f->billing->failures)
+READ(read_door_calls, f->door->calls)
+READ(read_door_refused, f->door->refused)
+READ(read_door_failed, f->door->failed)
+READ(read_created, f->scheduler.created)
+READ(read_adopted, f->scheduler.adopted)
+READ(read_orphans, f->scheduler.orphans_removed)
+READ(read_retries, f->scheduler.retries)
+READ(read_provider_errors, f->scheduler.provider_errors)
+
+static const struct metric rows[] = {
+    {"reeve_requests_in_flight", "gauge", "Requests that have no answer yet, streams included.", read_requests_in_flight},
+    {"reeve_connections", "gauge", "Client connections.", read_connections},
+    {"reeve_proxied_requests_total", "counter", "Requests passed on to sandboxes.", read_proxied},
+    {"reeve_proxied_refused_total", "counter", "Workspace requests refused after authentication.", read_refused},
+    {"reeve_reloads_total", "counter", "Configurations applied since the start.", read_reloads},
+    {"reeve_reload_failures_total", "counter", "Configurations refused since the start.", read_reload_failures},
+    {"reeve_loop_slow_turns_total", "counter", "Turns of the event loop over 20 ms.", read_slow_turns},
+    {"reeve_start_time_seconds", "gauge", "Unix time of the start.", read_start},
+    {"reeve_usage_events_accepted_total", "counter", "Usage events posted to the ledger.", read_usage_accepted},
+    {"reeve_usage_events_duplicates_total", "counter", "Usage events that were there already.", read_usage_duplicates},
+    {"reeve_usage_events_conflicts_total", "counter", "Usage events repeated with other facts.", read_usage_conflicts},
+    {"reeve_usage_events_suspense_total", "counter", "Usage events put into suspense.", read_usage_suspense},
+    {"reeve_usage_batches_total", "counter", "Batches of usage events.", read_usage_batches},
+    {"reeve_usage_failures_total", "counter", "Batches that the store failed.", read_usage_failures},
+    {"reeve_door_calls_total", "counter", "Model calls passed on to gateways.", read_door_calls},
+    {"reeve_door_refused_total", "counter", "Model calls refused at the door.", read_door_refused},
+    {"reeve_door_failed_total", "counter", "Model calls whose gateway failed.", read_door_failed},
+    {"reeve_sandboxes_created_total", "counter", "Sandboxes created.", read_created},
+    {"reeve_sandboxes_adopted_total", "counter", "Sandboxes adopted after a start.", read_adopted},
+    {"reeve_orphans_removed_total", "counter", "Sandboxes removed that no workspace wanted.", read_orphans},
+    {"reeve_scheduler_retries_total", "counter", "Steps tried again.", read_retries},
+    {"reeve_provider_errors_total", "counter", "Provider calls that failed.", read_provider_errors},
+};
+
+static void head(struct buf *out, const char *name, const char *type, const char *help)
+{
+    (void)buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+void metrics_write(struct controller *c, struct buf *out)
+{
+    struct figures f = {.c = c, .billing = billing_stats(c->billing), .door = door_stats(c->door)};
+    scheduler_stats(c->scheduler, &f.scheduler);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        head(out, rows[i].name, rows[i].type, rows[i].help);
+        (void)buf_printf(out, "%s %llu\n", rows[i].name, (unsigned long long)rows[i].read(&f));
+    }
+    head(out, "reeve_http_responses_total", "counter", "Answers by class of status.");
+    for (int class = 1; class < 6; class++)
+        (void)buf_printf(out, "reeve_http_responses_total{class=\"%dxx\"} %llu\n", class,
+                         (unsigned long long)c->requests_total[class]);
+    head(out, "reeve_workspaces", "gauge", "Workspaces by state.");
+    for (int s = WS_PROVISIONING; s <= WS_FAILED; s++)
+        (void)buf_printf(out, "reeve_workspaces{state=\"%s\"} %zu\n", workspace_state_name((enum workspace_state)s),
+                         f.scheduler.by_state[s]);
+}

@@ -1,0 +1,134 @@
+/* api: a command's calls to the controller. Commands may block, so this is libcurl's plain interface. */
+#include "controller/cli/command.h"
+
+#include "base/core/mem.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ANSWER_MAX ((size_t)64 * 1024 * 1024)
+#define CALL_MS    (6 * 60 * 1000L) /* above the longest ?wait= */
+
+static const char *url_base(void)
+{
+    const char *url = getenv("REEVE_URL");
+    return url != NULL && url[0] != '\0' ? url : "http://127.0.0.1:8700";
+}
+
+static size_t on_bytes(char *p, size_t size, size_t n, void *data)
+{
+    return buf_append(data, p, size * n) == 0 ? size * n : 0;
+}
+
+static size_t on_stdout(char *p, size_t size, size_t n, void *data)
+{
+    (void)data;
+    return fwrite(p, 1, size * n, stdout);
+}
+
+static void print_problem(const struct api_answer *a)
+{
+    struct slice detail = json_string(json_get(a->json, "detail")), code = json_string(json_get(a->json, "code"));
+    struct slice id = json_string(json_get(a->json, "request_id"));
+    if (a->json == NULL)
+        (void)fprintf(stderr, "reeve: the controller answered %d\n", a->status);
+    else
+        (void)fprintf(stderr, "reeve: %.*s: %.*s (status %d, request %.*s)\n", SL_ARG(code), SL_ARG(detail), a->status,
+                      SL_ARG(id));
+}
+
+/* `sink` NULL: into ret->body. */
+static int perform(const char *method, const char *path, struct slice body, bool to_stdout, struct api_answer *ret)
+{
+    const char *key = getenv("REEVE_KEY"), *tenant = getenv("REEVE_TENANT");
+    struct buf url = BUF_INIT(8192), bearer = BUF_INIT(1024), acting = BUF_INIT(1024);
+    struct curl_slist *headers = NULL;
+    CURL *h = curl_easy_init();
+    char why[CURL_ERROR_SIZE] = "";
+    long status = 0;
+    if (h == NULL)
+        die("libcurl cannot start");
+    (void)buf_printf(&url, "%s%s", url_base(), path);
+    (void)buf_printf(&bearer, "Authorization: Bearer %s", key != NULL ? key : "");
+    (void)buf_printf(&acting, "Reeve-Tenant: %s", tenant != NULL ? tenant : "");
+    headers = curl_slist_append(headers, buf_cstr(&bearer));
+    headers = curl_slist_append(headers, "Content-Type: application/json");
+    headers = curl_slist_append(headers, "Expect:");
+    if (tenant != NULL && tenant[0] != '\0')
+        headers = curl_slist_append(headers, buf_cstr(&acting));
+    (void)curl_easy_setopt(h, CURLOPT_URL, buf_cstr(&url));
+    (void)curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    (void)curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
+    (void)curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
+    (void)curl_easy_setopt(h, CURLOPT_ERRORBUFFER, why);
+    (void)curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
+    if (!to_stdout)
+        (void)curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, CALL_MS);
+    (void)curl_easy_setopt(h, CURLOPT_FAILONERROR, to_stdout ? 1L : 0L);
+    (void)curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, to_stdout ? on_stdout : on_bytes);
+    (void)curl_easy_setopt(h, CURLOPT_WRITEDATA, (void *)&ret->body);
+    if (body.p != NULL) {
+        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDS, body.p);
+        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE, (long)body.n);
+    }
+    CURLcode code = curl_easy_perform(h);
+    (void)curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
+    ret->status = (int)status;
+    curl_slist_free_all(headers);
+    curl_easy_cleanup(h);
+    buf_fini(&url);
+    buf_wipe(&bearer);
+    buf_fini(&acting);
+    if (code != CURLE_OK && code != CURLE_HTTP_RETURNED_ERROR) {
+        (void)fprintf(stderr, "reeve: %s: %s\n", url_base(), why[0] != '\0' ? why : curl_easy_strerror(code));
+        return EXIT_UNREACHABLE;
+    }
+    return EXIT_DONE;
+}
+
+int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret)
+{
+    *ret = (struct api_answer){.body = BUF_INIT(ANSWER_MAX)};
+    struct json_limits limits = {.bytes_max = ANSWER_MAX, .nodes_max = 5000000};
+    int code = perform(method, path, body, false, ret);
+    if (code == EXIT_DONE && ret->body.n > 0)
+        (void)json_parse(buf_view(&ret->body), &limits, &ret->json, NULL); /* not JSON: json stays NULL */
+    if (code == EXIT_DONE && ret->status / 100 != 2) {
+        print_problem(ret);
+        code = EXIT_REFUSED;
+    }
+    if (code != EXIT_DONE)
+        api_answer_fini(ret);
+    return code;
+}
+
+int api_download(const char *path)
+{
+    struct api_answer a = {.body = BUF_INIT(ANSWER_MAX)};
+    int code = perform("GET", path, SLICE_NULL, true, &a);
+    if (code == EXIT_DONE && a.status / 100 != 2) {
+        /* ask again for the problem's text: the stream is for data only */
+        api_answer_fini(&a);
+        code = api_call("GET", path, SLICE_NULL, &a);
+    }
+    api_answer_fini(&a);
+    if (fflush(stdout) != 0) {
+        (void)fprintf(stderr, "reeve: stdout: cannot be written\n");
+        return EXIT_REFUSED;
+    }
+    return code;
+}
+
+void api_answer_fini(struct api_answer *a)
+{
+    buf_wipe(&a->body);
+    json_free(a->json);
+    a->json = NULL;
+}
+
+void api_print_json(const struct api_answer *a)
+{
+    (void)printf("%.*s\n", (int)a->body.n, a->body.n > 0 ? a->body.p : "");
+}

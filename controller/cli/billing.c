@@ -1,0 +1,153 @@
+/* billing: reeve usage, budget, export. */
+#include "controller/cli/command.h"
+
+#include "base/core/clock.h"
+#include "base/core/id.h"
+#include "base/core/mem.h"
+#include "base/net/http.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void add_query(struct buf *path, const char *name, const char *value)
+{
+    if (value == NULL)
+        return;
+    (void)buf_printf(path, "%c%s=", slice_find(buf_view(path), '?') == SIZE_MAX ? '?' : '&', name);
+    (void)url_encode(slice_str(value), path);
+}
+
+static struct slice money(const struct json *amount, char out[96])
+{
+    struct slice n = json_string(json_get(amount, "amount")), currency = json_string(json_get(amount, "currency"));
+    (void)snprintf(out, 96, "%.*s %.*s", SL_ARG(n), SL_ARG(currency));
+    return slice_str(out);
+}
+
+static struct slice count(const struct json *j)
+{
+    struct slice n = json_number_text(j);
+    return n.p != NULL ? n : SLICE_EMPTY;
+}
+
+static void usage_row(struct table *t, struct slice group, const struct json *it)
+{
+    static const char *const kinds[] = {"input", "output", "cache_read", "cache_write"};
+    char text[96];
+    const struct json *tokens = json_get(it, "tokens");
+    table_row(t);
+    table_cell(t, 0, group);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        table_cell(t, i + 1, count(json_get(tokens, kinds[i])));
+    table_cell(t, 5, money(json_get(it, "cost"), text));
+}
+
+static int usage(const struct command *cmd)
+{
+    (void)cmd;
+    static const char *const heads[] = {"", "INPUT", "OUTPUT", "CACHE READ", "CACHE WRITE", "COST"};
+    struct buf path = BUF_INIT(4096);
+    struct api_answer a;
+    const char *by = command_option("--by"), *of = command_argument(0);
+    if (of != NULL) {
+        struct slice name = slice_str(of), ns;
+        if (!slice_cut(&name, '/', &ns) || !name_is_valid(ns) || !name_is_valid(name)) {
+            buf_fini(&path);
+            return command_usage_error("expected NAMESPACE/NAME, found `%s`", of);
+        }
+        (void)buf_printf(&path, "/v1/workspaces/%.*s/%.*s/usage", SL_ARG(ns), SL_ARG(name));
+    } else {
+        (void)buf_str(&path, "/v1/usage");
+        add_query(&path, "namespace", command_option("--namespace"));
+    }
+    add_query(&path, of != NULL ? "by" : "group_by", by);
+    add_query(&path, "from", command_option("--from"));
+    add_query(&path, "to", command_option("--to"));
+    int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);
+    buf_fini(&path);
+    if (code != EXIT_DONE)
+        return code;
+    if (command_wants_json()) {
+        api_print_json(&a);
+    } else {
+        struct table t;
+        table_init(&t, heads, ARRAY_LEN(heads));
+        JSON_FOREACH(it, json_get(a.json, "items"))
+        {
+            usage_row(&t, by != NULL ? json_string(json_get(it, by)) : SLICE_EMPTY, it);
+        }
+        usage_row(&t, SL("total"), json_get(a.json, "total"));
+        table_print(&t);
+    }
+    api_answer_fini(&a);
+    return EXIT_DONE;
+}
+
+static int budget(const struct command *cmd)
+{
+    (void)cmd;
+    static const char *const heads[] = {"BUDGET", "NAMESPACE", "LIMIT", "SPENT", "UNSETTLED", "REMAINING", "RESETS"};
+    static const char *const sums[] = {"limit", "spent", "unsettled", "remaining"};
+    struct api_answer a;
+    int code = api_call("GET", "/v1/budgets", SLICE_NULL, &a);
+    if (code != EXIT_DONE)
+        return code;
+    if (command_wants_json()) {
+        api_print_json(&a);
+    } else {
+        struct table t;
+        char text[96];
+        table_init(&t, heads, ARRAY_LEN(heads));
+        JSON_FOREACH(it, json_get(a.json, "items"))
+        {
+            table_row(&t);
+            table_cell(&t, 0, json_string(json_get(it, "name")));
+            table_cell(&t, 1, json_string(json_get(it, "namespace")));
+            for (size_t i = 0; i < ARRAY_LEN(sums); i++)
+                table_cell(&t, 2 + i, money(json_get(it, sums[i]), text));
+            table_cell(&t, 6, json_string(json_get(it, "resets_at")));
+        }
+        table_print(&t);
+    }
+    api_answer_fini(&a);
+    return EXIT_DONE;
+}
+
+static int export(const struct command *cmd)
+{
+    (void)cmd;
+    struct buf path = BUF_INIT(1024);
+    char present[16];
+    int year, month, day;
+    const char *period = command_argument(0);
+    if (period == NULL) {
+        time_civil(clock_wall_ms(&clock_system), &year, &month, &day);
+        (void)snprintf(present, sizeof present, "%04d-%02d", year, month);
+        period = present;
+    }
+    (void)buf_str(&path, "/v1/periods/");
+    (void)url_encode(slice_str(period), &path);
+    (void)buf_str(&path, "/export");
+    add_query(&path, "format", command_option("--format"));
+    int code = api_download(buf_cstr(&path));
+    buf_fini(&path);
+    return code;
+}
+
+static const struct option_row usage_options[] = {
+    {"--by", "GROUP", "model, kind, day, namespace or workspace"},
+    {"--from", "DAY", "first day (UTC), 2026-11-01; default: of this month"},
+    {"--to", "DAY", "the day after the last; default: tomorrow"},
+    {"--namespace", "NAME", "only this namespace"},
+    {"--json", NULL, "print what the controller answered"},
+    {NULL, NULL, NULL}};
+static const struct option_row budget_options[] = {{"--json", NULL, "print what the controller answered"},
+                                                   {NULL, NULL, NULL}};
+static const struct option_row export_options[] = {{"--format", "FORMAT", "csv (default) or jsonl"}, {NULL, NULL, NULL}};
+
+static const struct command rows[] = {
+    {"usage", NULL, "[NAMESPACE/NAME]", "what was used, and its cost", 0, 1, usage_options, usage},
+    {"budget", NULL, "", "budgets: limit, spent, remaining", 0, 0, budget_options, budget},
+    {"export", NULL, "[PERIOD]", "the ledger of a month (2026-11) to stdout", 0, 1, export_options, export},
+};
+const struct command_set commands_billing = {rows, ARRAY_LEN(rows)};

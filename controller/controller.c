@@ -1,0 +1,169 @@
+/* controller: see controller.h. */
+#include "controller/controller.h"
+
+#include "base/core/log.h"
+#include "base/core/mem.h"
+#include "controller/api/audit.h"
+#include "controller/edge/door.h"
+#include "controller/edge/keyring.h"
+#include "controller/edge/proxy.h"
+#include "controller/start.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define DRAIN_MS 10000
+
+/* --- reload --- */
+
+static void on_billing_reloaded(int code, const struct err *err, void *data)
+{
+    (void)data;
+    if (code != 0)
+        log_error("billing.reload_failed", LF_STR("detail", err != NULL ? err->msg : ""));
+}
+
+static void on_keys_reloaded(int code, const struct err *err, void *data)
+{
+    (void)data;
+    if (code != 0)
+        log_error("keys.reload_failed", LF_STR("detail", err != NULL ? err->msg : ""));
+}
+
+int controller_reload(struct controller *c, struct buf *ret_problems, struct buf *restart_notes)
+{
+    struct config_problems problems;
+    struct tenancy *now = NULL;
+    config_problems_init(&problems);
+    int code = tenancy_load(c->config_path, &problems, &now);
+    if (code == 0)
+        code = billing_check(now, &problems);
+    if (code != 0) {
+        config_problems_print(&problems, ret_problems);
+        config_problems_fini(&problems);
+        tenancy_unref(now);
+        c->reload_failures_total++;
+        log_error("config.refused", LF_SLICE("detail", buf_view(ret_problems)));
+        return code;
+    }
+    config_problems_fini(&problems);
+    tenancy_restart_diff(c->tenancy, now, restart_notes);
+    struct tenancy *old = c->tenancy;
+    c->tenancy = now;
+    billing_reload(c->billing, now, on_billing_reloaded, c);
+    scheduler_reload(c->scheduler, now);
+    keyring_load(c->keyring, now, on_keys_reloaded, c);
+    door_reload(c->door);
+    tenancy_unref(old);
+    c->reloads_total++;
+    log_info("config.applied", LF_STR("file", c->config_path), LF_SLICE("needs_restart", buf_view(restart_notes)));
+    return 0;
+}
+
+static void reload_by_signal(struct controller *c)
+{
+    struct buf problems = BUF_INIT((size_t)256 * 1024), notes = BUF_INIT(16384);
+    if (!c->is_ready || c->is_draining)
+        return;
+    if (controller_reload(c, &problems, &notes) == 0)
+        audit_self(c, NULL, "config.reload", c->tenancy->file, SL("SIGHUP"));
+    buf_fini(&problems);
+    buf_fini(&notes);
+}
+
+/* --- end --- */
+
+static void on_drained(void *data)
+{
+    start_undo(data);
+}
+
+void controller_drain(struct controller *c)
+{
+    if (c->is_draining)
+        return;
+    c->is_draining = true;
+    log_info("draining", LF_INT("requests", c->n_requests));
+    if (c->server == NULL) {
+        start_undo(c);
+        return;
+    }
+    proxy_drain(c);
+    server_drain(c->server, DRAIN_MS, on_drained, c);
+}
+
+static void on_signal(uv_signal_t *h, int signum)
+{
+    struct controller *c = h->data;
+    if (signum == SIGHUP) {
+        reload_by_signal(c);
+    } else if (c->is_draining) {
+        log_warn("ended_at_once", LF_INT("signal", signum));
+        _exit(c->exit_code != 0 ? c->exit_code : 130); /* crash-only: nothing acknowledged is lost by it */
+    } else if (c->start == NULL) {
+        controller_drain(c);
+    } else {
+        _exit(130);
+    }
+}
+
+static void on_started(int code, const struct err *err, struct controller *c)
+{
+    if (code != 0) {
+        (void)fprintf(stderr, "reeve: %s\n", err->msg);
+        c->exit_code = 1;
+        c->is_draining = true;
+        start_undo(c);
+        return;
+    }
+    log_info("ready", LF_STR("controller", c->id), LF_INT("epoch", c->epoch),
+             LF_INT("took_ms", clock_wall_ms(c->loop.clock) - c->started_at_ms));
+}
+
+static void signals_open(struct controller *c)
+{
+    static const int wanted[] = {SIGTERM, SIGINT, SIGHUP};
+    (void)signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+        must(uv_signal_init(&c->loop.uv, &c->signals[i]) == 0);
+        c->signals[i].data = c;
+        must(uv_signal_start(&c->signals[i], on_signal, wanted[i]) == 0);
+    }
+}
+
+int controller_run(const char *config_path)
+{
+    struct controller *c = MEM_NEW(struct controller);
+    struct config_problems problems;
+    c->config_path = config_path;
+    config_problems_init(&problems);
+    if (tenancy_load(config_path, &problems, &c->tenancy) != 0) {
+        struct buf out = BUF_INIT((size_t)256 * 1024);
+        config_problems_print(&problems, &out);
+        (void)fprintf(stderr, "%s", buf_cstr(&out));
+        buf_fini(&out);
+        config_problems_fini(&problems);
+        mem_free(c);
+        return 1;
+    }
+    config_problems_fini(&problems);
+    unsigned char random[8];
+    rnd_fill(&rnd_system, random, sizeof random);
+    for (size_t i = 0; i < sizeof random; i++)
+        (void)snprintf(c->request_prefix + 2 * i, 3, "%02x", random[i]);
+    must(loop_init(&c->loop, &clock_system, &rnd_system) == 0);
+    c->started_at_ms = clock_wall_ms(&clock_system);
+    signals_open(c);
+    start_begin(c, on_started);
+    loop_run(&c->loop);
+    for (size_t i = 0; i < ARRAY_LEN(c->signals); i++)
+        uv_close((uv_handle_t *)&c->signals[i], NULL);
+    loop_fini(&c->loop);
+    mem_wipe(&c->seal_key, sizeof c->seal_key);
+    tenancy_unref(c->tenancy);
+    mem_free(c->providers);
+    int code = c->exit_code;
+    mem_free(c);
+    return code;
+}
