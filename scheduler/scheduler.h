@@ -1,10 +1,11 @@
-/* scheduler: what should run where, now. Holds every workspace in memory, moves fact to wish, one safe step at a time.
+/* scheduler: what should run where, now. Holds every workspace in memory, moves fact to wish, one safe step
+ * at a time.
  *
- * Happy path: findOrCreate commits the intent (record, LLM key's hash) and answers the one caller whose commit made it;
- * the reconciler creates the sandbox, starts its server, waits for health and marks it ready; waiters are answered.
- * Failure paths: a passing reason is retried with backoff and shown in state and reason; a crash anywhere leaves a
- * durable intent that the next start adopts, finishes or removes; sandboxes that no record wants are removed after a
- * grace, confirmed by a direct look-up. */
+ * Happy path: findOrCreate commits the intent (record, LLM key's hash) and answers the one caller whose
+ * commit made it; the reconciler creates the sandbox, starts its server, waits for health and marks it ready;
+ * waiters are answered. Failure paths: a passing reason is retried with backoff and shown in state and
+ * reason; a crash anywhere leaves a durable intent that the next start adopts, finishes or removes; sandboxes
+ * that no record wants are removed after a grace, confirmed by a direct look-up. */
 #ifndef REEVE_SCHEDULER_SCHEDULER_H
 #define REEVE_SCHEDULER_SCHEDULER_H
 
@@ -16,26 +17,40 @@
 
 struct scheduler;
 
+/* How long things take. Every 0 means the value in brackets. Tests make them short. */
+struct scheduler_timing {
+    int64_t retry_first_ms, retry_max_ms;     /* backoff after a failure that can pass [500, 60,000] */
+    int64_t breaker_first_ms, breaker_max_ms; /* how long a failing provider is left alone [5,000, 60,000] */
+    int64_t health_deadline_ms;               /* for the server to become healthy [60,000] */
+    int64_t call_ms;                          /* describe, start, list [30,000] */
+    int64_t call_long_ms;                     /* create, suspend, resume, destroy [120,000] */
+    int64_t settled_after_ms;                 /* ready for so long forgets former failures [60,000] */
+    int64_t close_ms;                         /* how long close waits for calls in flight [5,000] */
+};
+
 struct scheduler_options {
     struct loop *loop;
     struct store *store;
-    struct tenancy *tenancy; /* takes a reference of its own */
+    struct tenancy *tenancy;         /* takes a reference of its own */
     const struct seal_key *seal_key; /* outlives the scheduler */
-    struct slice controller; /* id of this installation */
-    uint64_t epoch;          /* grows with every start */
-    struct provider **providers; /* by configured name; owned by the caller, outlive the scheduler */
+    struct slice controller;         /* id of this installation */
+    uint64_t epoch;                  /* grows with every start */
+    struct provider **providers;     /* by configured name; owned by the caller, outlive the scheduler */
     size_t n_providers;
     int64_t orphan_grace_ms; /* 0: 30 s */
     int64_t sweep_every_ms;  /* 0: 20 s */
-    /* The record of the LLM key: one op for partition "fleet" (billing's shape, wired by the controller, because
-     * billing and scheduler's neighbours below do not know each other). */
-    struct store_op (*llm_key_op)(struct arena *a, const char *hash_hex, const struct workspace *ws, bool is_revoked,
-                                  void *data);
+    struct scheduler_timing timing;
+    unsigned starts_max; /* creates and starts at the providers at one time; 0: 2 × CPUs */
+    /* The record of the LLM key: one op for partition "fleet" (billing's shape, wired by the controller,
+     * because billing and scheduler's neighbours below do not know each other). */
+    struct store_op (*llm_key_op)(struct arena *a, const char *hash_hex, const struct workspace *ws,
+                                  bool is_revoked, void *data);
     /* Environment of the server: *_API_KEY, *_BASE_URL and what else the tenant's gateway needs. */
     /* Every state change of a workspace (also of its reason), after it is durable; NULL: none. */
     void (*on_change)(const struct workspace *ws, void *data);
     /* For audit: an orphan was removed, etc. `what` is a fixed word. */
-    void (*on_audit)(const char *what, struct slice tenant, struct slice subject, struct slice detail, void *data);
+    void (*on_audit)(const char *what, struct slice tenant, struct slice subject, struct slice detail,
+                     void *data);
     void *data;
 };
 
@@ -48,12 +63,15 @@ void scheduler_reload(struct scheduler *s, struct tenancy *t);
 void scheduler_close(struct scheduler *s, void (*closed)(void *data), void *data);
 
 /* --- look --- */
-struct workspace *scheduler_find(struct scheduler *s, struct slice tenant, struct slice namespace, struct slice name);
+struct workspace *scheduler_find(struct scheduler *s, struct slice tenant, struct slice namespace,
+                                 struct slice name);
 struct workspace *scheduler_find_id(struct scheduler *s, struct slice id);
-/* In order of (namespace, name), those after the given pair (both empty: from the start). `filter` may be NULL. */
+/* In order of (namespace, name), those after the given pair (both empty: from the start). `filter` may be
+ * NULL. */
 typedef bool (*workspace_filter)(const struct workspace *ws, void *data);
-size_t scheduler_list(struct scheduler *s, struct slice tenant, struct slice after_namespace, struct slice after_name,
-                      workspace_filter filter, void *data, struct workspace **out, size_t max);
+size_t scheduler_list(struct scheduler *s, struct slice tenant, struct slice after_namespace,
+                      struct slice after_name, workspace_filter filter, void *data, struct workspace **out,
+                      size_t max);
 size_t scheduler_count(struct scheduler *s, struct slice tenant, enum workspace_state state);
 
 /* --- act --- */
@@ -64,26 +82,29 @@ struct workspace_request {
     size_t n_labels, n_env;
     bool has_labels, has_env; /* given, maybe empty */
     bool retry;               /* a failed one tries again */
-    bool no_make;             /* the caller's budget is exceeded: neither make nor wake: E_BUDGET in those cases */
-    int64_t wait_ms;          /* how long the answer may wait for ready */
+    bool no_make;    /* the caller's budget is exceeded: neither make nor wake: E_BUDGET in those cases */
+    int64_t wait_ms; /* how long the answer may wait for ready */
 };
 struct workspace_answer {
-    int code; /* 0; E_CONFLICT (names the field that differs), E_QUOTA, E_RATE, E_CAPACITY, E_BUDGET, E_INVALID, E_STORE… */
+    int code; /* 0; E_CONFLICT (names the field that differs), E_QUOTA, E_RATE, E_CAPACITY, E_BUDGET,
+                 E_INVALID, E_STORE… */
     const struct workspace *ws; /* when code is 0 */
-    bool is_created;  /* this call's commit made it: 201 */
-    bool is_settled;  /* ready or failed: 200/201; else 202 */
+    bool is_created;            /* this call's commit made it: 201 */
+    bool is_settled;            /* ready or failed: 200/201; else 202 */
     const struct err *err;
 };
 typedef void (*workspace_answer_cb)(const struct workspace_answer *a, void *data);
-/* A handle to give up waiting (the client left): the callback does not fire any more. The operation goes on. */
+/* A handle to give up waiting (the client left): the callback does not fire any more. The operation goes on.
+ */
 struct workspace_wait;
 struct workspace_wait *scheduler_find_or_create(struct scheduler *s, const struct workspace_request *r,
                                                 workspace_answer_cb cb, void *data);
 void workspace_wait_cancel(struct workspace_wait *w);
-/* For these, E_NOT_FOUND when there is none. wait_ms 0: answers as soon as the wish is durable (is_settled false).
- * After a delete that finished, ws is NULL. */
-struct workspace_wait *scheduler_delete(struct scheduler *s, struct slice tenant, struct slice namespace, struct slice name,
-                                        bool keep_home, int64_t wait_ms, workspace_answer_cb cb, void *data);
+/* For these, E_NOT_FOUND when there is none. wait_ms 0: answers as soon as the wish is durable (is_settled
+ * false). After a delete that finished, ws is NULL. */
+struct workspace_wait *scheduler_delete(struct scheduler *s, struct slice tenant, struct slice namespace,
+                                        struct slice name, bool keep_home, int64_t wait_ms,
+                                        workspace_answer_cb cb, void *data);
 struct workspace_wait *scheduler_suspend(struct scheduler *s, struct workspace *ws, enum suspend_cause cause,
                                          int64_t wait_ms, workspace_answer_cb cb, void *data);
 struct workspace_wait *scheduler_resume(struct scheduler *s, struct workspace *ws, int64_t wait_ms,
@@ -91,9 +112,9 @@ struct workspace_wait *scheduler_resume(struct scheduler *s, struct workspace *w
 /* A new server process (and fresh credentials in it) in the same home. */
 struct workspace_wait *scheduler_restart(struct scheduler *s, struct workspace *ws, int64_t wait_ms,
                                          workspace_answer_cb cb, void *data);
-/* Traffic arrived: keeps it awake; wakes one that sleeps because it was idle. Answers when it is ready: code 0; or
- * E_UNAVAILABLE with the reason (asleep by operator or budget, failed, still starting after wait_ms). Cheap when ready:
- * use workspace->state first, then scheduler_touch. */
+/* Traffic arrived: keeps it awake; wakes one that sleeps because it was idle. Answers when it is ready: code
+ * 0; or E_UNAVAILABLE with the reason (asleep by operator or budget, failed, still starting after wait_ms).
+ * Cheap when ready: use workspace->state first, then scheduler_touch. */
 struct workspace_wait *scheduler_wake(struct scheduler *s, struct workspace *ws, int64_t wait_ms,
                                       workspace_answer_cb cb, void *data);
 void scheduler_touch(struct scheduler *s, struct workspace *ws); /* activity: moves its idle time */
@@ -103,7 +124,8 @@ void scheduler_unhold(struct scheduler *s, struct slice workspace_id);
 /* The edge saw the server inside refuse a connection or answer nonsense: look at it now. */
 void scheduler_suspect(struct scheduler *s, struct workspace *ws);
 /* From a provider's on_event and on_door. */
-void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id, const char *what);
+void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
+                                 const char *what);
 
 /* Figures for /metrics. */
 struct scheduler_stats {

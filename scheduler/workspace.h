@@ -1,4 +1,11 @@
-/* workspace: the durable record and its life as a table of legal moves. */
+/* workspace: the durable record and its life as a table of legal moves.
+ *
+ * Where it lives in the store: partition = the tenant's id (config_tenant.id), record
+ * `ws/<namespace>/<name>`; a home that outlived its workspace `home/<namespace>/<name>`; counters
+ * `count/workspaces`, `count/running` and `count/running/<namespace>`. Every change of state or reason is
+ * appended, in the commit that makes it, to the log `events/<workspace id>`: {"time":"<RFC
+ * 3339>","state":"ready","reason":"…"}; the entry's number is event_seq. The last entry of a workspace says
+ * "absent". */
 #ifndef REEVE_SCHEDULER_WORKSPACE_H
 #define REEVE_SCHEDULER_WORKSPACE_H
 
@@ -13,7 +20,7 @@ enum workspace_state {
     WS_READY,
     WS_SUSPENDED,
     WS_DELETING,
-    WS_FAILED,        /* with the reason; retried with backoff when it can pass */
+    WS_FAILED, /* with the reason; retried with backoff when it can pass */
 };
 enum workspace_wish { WISH_RUNNING, WISH_SUSPENDED, WISH_DELETED };
 /* Who put it to sleep decides whether traffic wakes it. */
@@ -27,27 +34,32 @@ struct workspace_pair {
     struct slice name, value;
 };
 
-/* What others read of a workspace. Everything lives in the workspace's memory; read-only outside scheduler/. */
+/* What others read of a workspace. Everything lives in the workspace's memory; read-only outside scheduler/.
+ */
 struct workspace {
-    char id[40];  /* "ws_…" */
+    char id[40];                          /* "ws_…" */
     struct slice tenant, namespace, name; /* tenant: its configured name */
     struct slice template, provider, user;
     struct workspace_pair *labels, *env;
     size_t n_labels, n_env;
-    uint64_t generation;  /* of the sandbox: grows with every new sandbox */
+    uint64_t generation; /* of the sandbox: grows with every new sandbox */
     uint64_t attempt;
     enum workspace_wish wish;
     enum suspend_cause suspend_cause;
     enum workspace_state state;
-    char reason[512];     /* why it is failed, or waits; "" otherwise */
+    const char *reason;      /* why it is failed, or waits; "" otherwise; never NULL */
     struct slice sandbox_id; /* "" while there is none */
     int64_t created_at_ms, updated_at_ms, ready_at_ms, retry_at_ms;
-    uint64_t version;     /* of the record in the store */
-    uint64_t event_seq;   /* number of its last state event */
-    char server_token[80]; /* of the server inside; never shown */
+    uint64_t version;         /* of the record in the store */
+    uint64_t event_seq;       /* number of its last state event */
+    char server_token[80];    /* of the server inside; never shown */
     struct http_pool *server; /* to the server inside; NULL unless the sandbox runs */
     char llm_key_hash[65];
 };
+
+/* Name of its log of events in the tenant's partition. */
+#define WORKSPACE_EVENTS_MAX 64
+void workspace_events_log(const struct workspace *ws, char out[WORKSPACE_EVENTS_MAX]); /* "events/<id>" */
 
 /* The public JSON of a workspace (contract: GET /v1/workspaces/…). No secrets. */
 void workspace_json(const struct workspace *ws, struct slice public_url, struct jsonw *w);

@@ -1,0 +1,804 @@
+/* reconcile: moves fact to wish, one step at a time for each workspace.
+ *
+ * A pass looks at what the provider says of the sandbox, takes one action, and looks again; it ends when wish
+ * and fact agree. Each step is safe to repeat, so a crash anywhere only means that the next start makes the
+ * same pass. A new sandbox (generation + 1) is only ever begun after the provider has said that the former
+ * one is absent, because both would share the home. Failure paths: what can pass is retried with backoff, the
+ * reason shown; what cannot makes the workspace `failed` until somebody asks again or the configuration is
+ * reloaded. Deleting and suspending are retried for ever. */
+#include "scheduler/entry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/core/log.h"
+#include "base/core/mem.h"
+
+static void work_describe(struct work *w);
+static void boot_done(struct entry *e);
+
+/* --- work: one pass --- */
+static void on_work_timer_closed(void *data)
+{
+    struct work *w = data;
+    struct scheduler *s = w->s;
+    mem_free(w);
+    scheduler_idle(s);
+}
+
+static void work_free(struct work *w)
+{
+    struct scheduler *s = w->s;
+    start_release(w);
+    mem_wipe(w->llm_key, sizeof w->llm_key);
+    secrets_free(w->fresh);
+    arena_fini(&w->arena);
+    w->e->work = NULL;
+    if (w->has_timer) {
+        timer_close(&w->timer, on_work_timer_closed);
+    } else {
+        mem_free(w);
+        scheduler_idle(s);
+    }
+}
+
+static void work_end(struct work *w)
+{
+    struct entry *e = w->e;
+    scheduler_busy(e->s); /* the close must not end under our feet */
+    struct scheduler *s = e->s;
+    work_free(w);
+    if (e->changes != NULL) {
+        e->is_kicked = true;
+    } else {
+        reconcile_kick(e);
+    }
+    scheduler_idle(s);
+}
+
+static int64_t backoff_ms(struct scheduler *s, unsigned failures)
+{
+    const struct scheduler_timing *t = &s->o.timing;
+    int64_t ms = t->retry_first_ms;
+    for (unsigned i = 1; i < failures && ms < t->retry_max_ms; i++) {
+        ms *= 2;
+    }
+    ms = ms > t->retry_max_ms ? t->retry_max_ms : ms;
+    return ms * 3 / 4 + (int64_t)rnd_below(s->loop->rnd, (uint64_t)ms / 2 + 1); /* a quarter either way */
+}
+
+static bool is_final_code(int code)
+{
+    return code == E_INVALID || code == E_AUTH || code == E_NOT_IMPLEMENTED || code == E_FORBIDDEN;
+}
+
+static bool is_store_code(int code)
+{
+    return code == E_STORE || code == E_NO_SPACE || code == E_DRAINING || code == E_CONFLICT;
+}
+
+static void on_failure_saved(struct entry *e, int code, const struct err *err, void *data)
+{
+    (void)code; /* the reason is a courtesy; the retry comes all the same */
+    (void)err;
+    (void)data;
+    reconcile_kick(e);
+}
+
+/* "provider local: create: no space left" */
+static void reason_make(const struct work *w, const char *doing, const char *story, char out[REASON_MAX])
+{
+    struct err e; /* cuts what is too long */
+    if (w->place != NULL) {
+        (void)err_set(&e, E_INTERNAL, "provider %.*s: %s: %s", SL_ARG(w->place->name), doing, story);
+    } else {
+        (void)err_set(&e, E_INTERNAL, "%s: %s", doing, story);
+    }
+    (void)snprintf(out, REASON_MAX, "%.*s", REASON_MAX - 1, e.msg);
+}
+
+static void fail_with(struct work *w, const char *doing, int code, const struct err *err, enum renewal renew)
+{
+    struct entry *e = w->e;
+    struct scheduler *s = w->s;
+    const struct scheduler_timing *t = &s->o.timing;
+    if (e->ready_ms != 0 && now_mono(s) - e->ready_ms >= t->settled_after_ms) {
+        e->failures = 0;
+    }
+    e->ready_ms = 0;
+    if (e->failures < UINT16_MAX) {
+        e->failures++;
+    }
+    s->stats.retries++;
+    bool is_final = is_final_code(code) && e->fact.wish == WISH_RUNNING;
+    bool is_failed = is_final || (e->failures >= FAILURES_TO_FAILED && e->fact.wish == WISH_RUNNING);
+    int64_t after = is_final ? t->retry_max_ms : backoff_ms(s, e->failures);
+    e->retry_ms = now_mono(s) + after;
+    char reason[REASON_MAX];
+    reason_make(w, doing, err != NULL && err->msg[0] != '\0' ? err->msg : err_title(code), reason);
+    log_debug("workspace.step_failed", LF_STR("workspace", e->ws.id), LF_STR("reason", reason));
+    e->fact.retry_at_ms = is_final ? 0 : now_wall(s) + after;
+    bool is_adopting = e->fact.state == WS_READY && !is_failed && renew == RENEW_NO;
+    if ((w->place == NULL && is_store_code(code)) || is_adopting) {
+        e->is_reached = false;
+        entry_note(e, reason); /* the record keeps saying what was reached */
+    } else {
+        const struct edit x = {.state = is_failed ? WS_FAILED : WS_ABSENT,
+                               .is_final = is_final,
+                               .renew = renew,
+                               .retry_at_ms = e->fact.retry_at_ms,
+                               .reason = reason};
+        entry_change(e, edit_failure, &x, on_failure_saved, NULL);
+    }
+    work_end(w);
+}
+
+static void work_fail(struct work *w, const char *doing, int code, const struct err *err)
+{
+    fail_with(w, doing, code, err, RENEW_NO);
+}
+
+/* `done` of a change after which the pass is made anew. */
+static void on_step_saved(struct entry *e, int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    (void)e;
+    if (code != 0) {
+        w->place = NULL;
+        work_fail(w, "store", code, err);
+    } else {
+        work_end(w);
+    }
+}
+
+static void on_attempt_saved(struct entry *e, int code, const struct err *err, void *data)
+{
+    if (code == 0 && e->fact.wish == WISH_RUNNING) { /* else the edit did nothing */
+        e->is_attempt_used = false;
+    }
+    on_step_saved(e, code, err, data);
+}
+
+/* --- delete --- */
+static void on_removed(struct entry *e, int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    if (code != 0) {
+        w->place = NULL;
+        work_fail(w, "store", code, err);
+        return;
+    }
+    boot_done(e);
+    work_free(w);
+    due_clear(e);
+    roster_drop(e);
+    e->fact.state = WS_ABSENT;
+    e->fact.has_sandbox = false;
+    e->fact.event_seq++;
+    entry_reason(e, "");
+    entry_view(e, true);
+    waits_again(e, WAIT_GONE);
+    waits_gone(e);
+    entry_free(e);
+}
+
+static void on_keys_revoked(struct entry *e, int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    if (code != 0) {
+        w->place = NULL;
+        work_fail(w, "revoke the LLM key", code, err);
+        return;
+    }
+    entry_change(e, edit_remove, NULL, on_removed, w);
+}
+
+static void delete_record(struct work *w)
+{
+    const char *const hashes[2] = {w->e->ws.llm_key_hash, w->e->old_key_hash};
+    llm_keys_record(w->e, hashes, true, on_keys_revoked, w);
+}
+
+static void on_home_destroyed(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    place_result(w->s, w->place, code, err);
+    if (code != 0 && code != E_NOT_FOUND) {
+        work_fail(w, "destroy home", code, err);
+        return;
+    }
+    delete_record(w);
+}
+
+static void on_destroyed_for_delete(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    place_result(w->s, w->place, code, err);
+    if (code != 0 && code != E_NOT_FOUND) {
+        work_fail(w, "destroy", code, err);
+    } else if (w->e->fact.keeps_home) {
+        delete_record(w);
+    } else {
+        struct provider *p = w->place->p;
+        p->ops->destroy_home(p, w->e->home_id, w->s->o.timing.call_long_ms, on_home_destroyed, w);
+    }
+}
+
+/* --- start --- */
+static void on_ready_saved(struct entry *e, int code, const struct err *err, void *data)
+{
+    if (code == 0 && e->fact.state == WS_READY) {
+        log_info("workspace.ready", LF_SLICE("tenant", e->ws.tenant), LF_SLICE("namespace", e->ws.namespace),
+                 LF_SLICE("name", e->ws.name), LF_STR("workspace", e->ws.id),
+                 LF_INT("took_ms", e->ws.ready_at_ms - e->ws.created_at_ms));
+    }
+    on_step_saved(e, code, err, data);
+}
+
+void on_health(struct work *w, int code, const struct err *err)
+{
+    struct entry *e = w->e;
+    w->is_healing = false;
+    if (code == E_CANCELLED || e->fact.wish != WISH_RUNNING || w->s->is_closing) {
+        work_end(w);
+    } else if (code != 0) {
+        fail_with(w, "server", code, err, RENEW_SANDBOX); /* the next one starts from a fresh sandbox */
+    } else if (e->fact.state == WS_READY) {
+        e->is_reached = true;
+        e->ready_ms = e->touched_ms = now_mono(w->s);
+        entry_reason(e, "");
+        e->fact.retry_at_ms = 0;
+        entry_view(e, true);
+        waits_look(e);
+        work_end(w);
+    } else {
+        e->touched_ms = now_mono(w->s);
+        entry_change(e, edit_ready, NULL, on_ready_saved, w);
+    }
+}
+
+static void connect_server(struct work *w)
+{
+    struct entry *e = w->e;
+    if (e->ws.server != NULL) {
+        http_pool_drop_idle(e->ws.server); /* init may have started the server anew */
+        return;
+    }
+    struct provider *p = w->place->p;
+    e->connector = p->ops->connector(p, slice_str(e->sandbox_name), SERVER_PORT);
+    e->ws.server = http_pool_new(w->s->loop, e->connector, NULL);
+}
+
+static void on_started(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    struct entry *e = w->e;
+    mem_wipe(w->llm_key, sizeof w->llm_key);
+    start_release(w);
+    place_result(w->s, w->place, code, err);
+    if (code != 0) {
+        work_fail(w, w->is_resume ? "resume" : "start", code, err);
+        return;
+    }
+    if (w->was_running) {
+        w->s->stats.adopted++;
+    }
+    /* Recorded while the server comes up; `ready` is queued behind it. */
+    entry_change(e, edit_started, NULL, NULL, NULL);
+    if (e->fact.wish != WISH_RUNNING || e->fact.renew != RENEW_NO || w->s->is_closing) {
+        work_end(w);
+        return;
+    }
+    connect_server(w);
+    health_start(w);
+}
+
+static const struct config_template *template_of(const struct entry *e)
+{
+    const struct config_tenant *t = e->tenant->config;
+    return t == NULL ? NULL : tenant_template(t, e->ws.template);
+}
+
+static bool may_go_on(struct work *w)
+{
+    if (w->e->fact.wish == WISH_RUNNING && w->e->fact.renew == RENEW_NO && !w->s->is_closing) {
+        return true;
+    }
+    work_end(w);
+    return false;
+}
+
+static void on_turn_start(struct work *w)
+{
+    struct entry *e = w->e;
+    struct provider *p = w->place->p;
+    struct err err = {0};
+    if (!may_go_on(w)) {
+        return;
+    }
+    const struct config_template *t = template_of(e);
+    if (t == NULL) {
+        (void)err_set(&err, E_INVALID, "`%.*s` is not configured", SL_ARG(e->ws.template));
+        w->place = NULL;
+        work_fail(w, "template", E_INVALID, &err);
+        return;
+    }
+    if (token_open(e, &err) < 0 || llm_key_open(e, w->llm_key, &err) < 0) {
+        w->place = NULL;
+        work_fail(w, "credentials", E_INVALID, &err);
+        return;
+    }
+    struct sandbox_server server;
+    (void)server_env(e, t, w->llm_key, &w->arena, &server);
+    struct slice id = slice_str(e->sandbox_name);
+    if (w->is_resume) {
+        p->ops->resume(p, id, &server, w->s->o.timing.call_long_ms, on_started, w);
+    } else {
+        p->ops->start(p, id, &server, w->s->o.timing.call_ms, on_started, w);
+    }
+}
+
+/* --- create --- */
+/* A first create that this provider cannot take now may go to another of the template's. */
+static bool try_elsewhere(struct work *w, int code)
+{
+    struct entry *e = w->e;
+    bool is_refusal = code == E_CAPACITY || code == E_RATE || code == E_UNAVAILABLE || code == E_NO_SPACE;
+    const struct config_template *t = template_of(e);
+    if (!is_refusal || e->fact.is_pinned || e->provider_asked.n > 0 || t == NULL || t->n_providers < 2) {
+        return false;
+    }
+    struct place *p = place_choose(w->s, t, SLICE_EMPTY, e->fact.provider, NULL);
+    if (p == NULL) {
+        return false;
+    }
+    if (e->failures < UINT16_MAX) {
+        e->failures++;
+    }
+    if (e->failures >= t->n_providers) { /* all have been tried: no hurry any more */
+        e->retry_ms = now_mono(w->s) + backoff_ms(w->s, e->failures);
+    }
+    const struct edit x = {.provider = scheduler_intern(w->s, p->name)};
+    entry_change(e, edit_move_provider, &x, on_attempt_saved, w);
+    return true;
+}
+
+static void on_created(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    start_release(w);
+    place_result(w->s, w->place, code, err);
+    if (code == 0) {
+        w->s->stats.created++;
+        work_describe(w);
+    } else if (code == E_EXISTS && !w->has_created) {
+        w->has_created = true;
+        work_describe(w); /* a former attempt of ours whose answer was lost: adopted if the labels say so */
+    } else if (!try_elsewhere(w, code)) {
+        work_fail(w, "create", code, err);
+    }
+}
+
+static void on_turn_create(struct work *w)
+{
+    struct entry *e = w->e;
+    struct provider *p = w->place->p;
+    if (!may_go_on(w)) {
+        return;
+    }
+    const struct config_template *t = template_of(e);
+    if (t == NULL) {
+        struct err err = {0};
+        (void)err_set(&err, E_INVALID, "`%.*s` is not configured", SL_ARG(e->ws.template));
+        w->place = NULL;
+        work_fail(w, "template", E_INVALID, &err);
+        return;
+    }
+    const struct sandbox_spec spec = {
+        .id = slice_str(e->sandbox_name),
+        .labels = {.controller = slice_str(w->s->controller),
+                   .tenant = slice_str(e->tenant->id),
+                   .namespace = e->ws.namespace,
+                   .name = e->ws.name,
+                   .workspace = slice_str(e->ws.id),
+                   .generation = e->fact.generation,
+                   .attempt = e->fact.attempt,
+                   .epoch = w->s->o.epoch},
+        .home_id = e->home_id,
+        .image = t->image,
+        .cpus_milli = t->cpus_milli,
+        .memory_bytes = t->memory_bytes,
+        .disk_bytes = t->disk_bytes,
+        .processes = t->processes,
+    };
+    e->is_attempt_used = true;
+    p->ops->create(p, &spec, w->s->o.timing.call_long_ms, on_created, w);
+}
+
+/* --- a new generation --- */
+static void generation_change(struct work *w)
+{
+    struct edit x = {.secrets = w->fresh};
+    w->fresh = NULL; /* the change's now */
+    entry_change(w->e, edit_generation, &x, on_attempt_saved, w);
+}
+
+static void on_fresh_key_recorded(struct entry *e, int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    (void)e;
+    if (code != 0) {
+        w->place = NULL;
+        work_fail(w, "record the LLM key", code, err);
+        return;
+    }
+    generation_change(w);
+}
+
+static void generation_begin(struct work *w)
+{
+    struct entry *e = w->e;
+    bool with_key = e->fact.renew == RENEW_CREDENTIALS;
+    (void)secrets_new(e, with_key, &w->fresh, NULL);
+    if (with_key) {
+        const char *const hashes[2] = {w->fresh->llm_key_hash, NULL};
+        llm_keys_record(e, hashes, false, on_fresh_key_recorded, w);
+    } else {
+        generation_change(w);
+    }
+}
+
+static void on_destroyed(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    place_result(w->s, w->place, code, err);
+    if (code != 0 && code != E_NOT_FOUND) {
+        work_fail(w, "destroy", code, err);
+    } else {
+        work_describe(w); /* believed when the provider says that it is absent */
+    }
+}
+
+/* --- decide --- */
+static bool is_ours(const struct work *w, const struct sandbox_info *i)
+{
+    return slice_eq_str(i->labels.controller, w->s->controller) &&
+           slice_eq_str(i->labels.workspace, w->e->ws.id) && i->labels.generation == w->e->fact.generation;
+}
+
+static void decide_run(struct work *w, const struct sandbox_info *i)
+{
+    struct entry *e = w->e;
+    struct provider *p = w->place->p;
+    struct err err = {0};
+    if (i->state == SANDBOX_ABSENT) {
+        if (e->fact.renew != RENEW_NO || e->fact.has_sandbox) {
+            generation_begin(w);
+        } else if (e->is_attempt_used) {
+            entry_change(e, edit_attempt, NULL, on_attempt_saved, w);
+        } else {
+            start_ask(w, on_turn_create);
+        }
+        return;
+    }
+    if (!is_ours(w, i)) {
+        (void)err_set(&err, E_FORBIDDEN, "a sandbox that is not ours has the name %s", e->sandbox_name);
+        work_fail(w, "adopt", E_FORBIDDEN, &err);
+        return;
+    }
+    if (e->fact.renew != RENEW_NO) {
+        if (w->has_destroyed) {
+            (void)err_set(&err, E_BUSY, "%s is still there", e->sandbox_name);
+            work_fail(w, "destroy", E_BUSY, &err);
+            return;
+        }
+        w->has_destroyed = true;
+        entry_disconnect(e);
+        p->ops->destroy(p, slice_str(e->sandbox_name), w->s->o.timing.call_long_ms, on_destroyed, w);
+        return;
+    }
+    switch (i->state) {
+    case SANDBOX_EXITED:
+        (void)err_set(&err, E_GONE, "ended by itself%s%.*s", i->reason.n > 0 ? ": " : "", (int)i->reason.n,
+                      i->reason.n > 0 ? i->reason.p : "");
+        fail_with(w, "sandbox", E_GONE, &err, RENEW_SANDBOX);
+        return;
+    case SANDBOX_RUNNING:
+        w->was_running = true;
+        on_turn_start(w); /* reaching it again costs nothing: no turn needed */
+        return;
+    case SANDBOX_SUSPENDED:
+        w->is_resume = true;
+        start_ask(w, on_turn_start);
+        return;
+    case SANDBOX_CREATED:
+    case SANDBOX_ABSENT:
+        start_ask(w, on_turn_start);
+        return;
+    }
+}
+
+static void on_suspended(int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    place_result(w->s, w->place, code, err);
+    if (code != 0 && code != E_NOT_FOUND && code != E_GONE) {
+        work_fail(w, "suspend", code, err);
+    } else {
+        w->has_suspended = true;
+        work_describe(w);
+    }
+}
+
+static void decide_suspend(struct work *w, const struct sandbox_info *i)
+{
+    struct entry *e = w->e;
+    struct provider *p = w->place->p;
+    if (i->state != SANDBOX_RUNNING || !is_ours(w, i)) {
+        entry_change(e, edit_asleep, NULL, on_step_saved, w);
+    } else if (w->has_suspended) {
+        struct err err = {0};
+        (void)err_set(&err, E_BUSY, "%s is still running", e->sandbox_name);
+        work_fail(w, "suspend", E_BUSY, &err);
+    } else {
+        p->ops->suspend(p, slice_str(e->sandbox_name), w->s->o.timing.call_long_ms, on_suspended, w);
+    }
+}
+
+static void on_described(int code, const struct sandbox_info *info, const struct err *err, void *data)
+{
+    struct work *w = data;
+    place_result(w->s, w->place, code, err);
+    if (code != 0) {
+        work_fail(w, "describe", code, err);
+    } else if (w->s->is_closing || w->e->fact.wish == WISH_DELETED) {
+        work_end(w);
+    } else if (w->e->fact.wish == WISH_SUSPENDED) {
+        decide_suspend(w, info);
+    } else {
+        decide_run(w, info);
+    }
+}
+
+static void work_describe(struct work *w)
+{
+    struct provider *p = w->place->p;
+    if (w->s->is_closing) {
+        work_end(w);
+        return;
+    }
+    p->ops->describe(p, slice_str(w->e->sandbox_name), w->s->o.timing.call_ms, on_described, w);
+}
+
+/* --- passes --- */
+static bool is_at_rest(const struct entry *e)
+{
+    if (e->old_key_hash != NULL) {
+        return false;
+    }
+    switch (e->fact.wish) {
+    case WISH_RUNNING:
+        return (e->fact.state == WS_READY && e->is_reached && e->fact.renew == RENEW_NO) ||
+               (e->fact.state == WS_FAILED && e->fact.is_final);
+    case WISH_SUSPENDED:
+        return e->fact.is_asleep;
+    case WISH_DELETED:
+        return false;
+    }
+    return false;
+}
+
+int64_t reconcile_idle_after(const struct entry *e)
+{
+    const struct config_template *t = template_of(e);
+    return t == NULL || e->fact.state != WS_READY || e->fact.wish != WISH_RUNNING ? 0 : t->suspend_after_ms;
+}
+
+static void rest(struct entry *e)
+{
+    int64_t after = reconcile_idle_after(e);
+    if (after > 0 && e->holds == 0) {
+        due_set(e, e->touched_ms + after);
+    } else {
+        due_clear(e);
+    }
+    boot_done(e);
+}
+
+static void on_old_key_revoked(struct entry *e, int code, const struct err *err, void *data)
+{
+    struct work *w = data;
+    if (code != 0) {
+        work_fail(w, "revoke the former LLM key", code, err);
+        return;
+    }
+    entry_change(e, edit_old_key_revoked, NULL, on_step_saved, w);
+}
+
+static struct work *work_new(struct entry *e, struct place *p)
+{
+    struct work *w = MEM_NEW(struct work);
+    w->e = e;
+    w->s = e->s;
+    w->place = p;
+    e->work = w;
+    scheduler_busy(e->s);
+    return w;
+}
+
+static void wait_for_place(struct entry *e, const char *reason, int64_t after_ms)
+{
+    entry_note(e, reason);
+    waits_look(e);
+    due_set(e, now_mono(e->s) + after_ms);
+    boot_done(e);
+}
+
+static void pass(struct entry *e)
+{
+    struct scheduler *s = e->s;
+    char reason[REASON_MAX];
+    int64_t wait_ms = 0;
+    if (is_at_rest(e)) {
+        rest(e);
+        return;
+    }
+    if (e->retry_ms > now_mono(s)) {
+        due_set(e, e->retry_ms);
+        boot_done(e);
+        return;
+    }
+    if (e->old_key_hash != NULL) { /* its sandbox is gone since the generation began */
+        struct work *w = work_new(e, NULL);
+        const char *const hashes[2] = {e->old_key_hash, NULL};
+        llm_keys_record(e, hashes, true, on_old_key_revoked, w);
+        return;
+    }
+    struct place *p = place_find(s, e->fact.provider);
+    if (p == NULL) {
+        (void)snprintf(reason, sizeof reason, "provider `%.*s` is not configured; waiting for it",
+                       SL_ARG(e->fact.provider));
+        wait_for_place(e, reason, s->o.timing.retry_max_ms);
+        return;
+    }
+    if (!place_allows(s, p, &wait_ms)) {
+        (void)snprintf(reason, sizeof reason, "provider %.*s is left alone after repeated failures: %s",
+                       SL_ARG(p->name), p->last);
+        wait_for_place(e, reason, wait_ms + (int64_t)rnd_below(s->loop->rnd, (uint64_t)wait_ms / 4 + 2));
+        return;
+    }
+    struct work *w = work_new(e, p);
+    if (e->fact.wish == WISH_DELETED) {
+        p->p->ops->destroy(p->p, slice_str(e->sandbox_name), s->o.timing.call_long_ms,
+                           on_destroyed_for_delete, w);
+    } else {
+        work_describe(w);
+    }
+}
+
+void reconcile_kick(struct entry *e)
+{
+    struct scheduler *s = e->s;
+    if (s->is_closing || !s->is_started || e->is_new) {
+        return;
+    }
+    if (e->work != NULL || e->changes != NULL) {
+        e->is_kicked = true;
+        if (e->work != NULL && (e->fact.wish != WISH_RUNNING || e->fact.renew != RENEW_NO)) {
+            health_stop(e->work);
+        }
+        return;
+    }
+    e->is_kicked = false;
+    pass(e);
+}
+
+void reconcile_due(struct entry *e)
+{
+    int64_t after = reconcile_idle_after(e);
+    if (e->is_doubtful) {
+        create_look_again(e);
+    } else if (e->is_reached && after > 0) {
+        if (e->holds == 0 && now_mono(e->s) >= e->touched_ms + after) {
+            const struct edit x = {.cause = SUSPEND_IDLE};
+            entry_change(e, edit_suspend, &x, NULL, NULL);
+        } else if (e->work == NULL) {
+            rest(e);
+        }
+    } else {
+        reconcile_kick(e);
+    }
+}
+
+void reconcile_doubt(struct entry *e, const char *reason)
+{
+    if (e->fact.state != WS_READY || !e->is_reached) {
+        return;
+    }
+    e->is_reached = false;
+    e->retry_ms = 0;
+    entry_reason(e, reason);
+    entry_view(e, true);
+    reconcile_kick(e);
+}
+
+/* --- after a start --- */
+static void on_boot_pump(void *data)
+{
+    struct scheduler *s = data;
+    s->is_boot_pump_due = false;
+    for (unsigned i = 0; i < BOOT_PARALLEL && s->n_boot < BOOT_PARALLEL && s->boot != NULL && !s->is_closing;
+         i++) {
+        struct entry *e = s->boot;
+        DL_DELETE2(s->boot, e, boot_prev, boot_next);
+        e->in_boot_queue = false;
+        e->is_boot = true;
+        s->n_boot++;
+        if (e->work == NULL && e->changes == NULL) {
+            reconcile_kick(e);
+        }
+    }
+    scheduler_idle(s);
+}
+
+static void boot_pump(struct scheduler *s)
+{
+    if (!s->is_boot_pump_due && s->boot != NULL && !s->is_closing) {
+        s->is_boot_pump_due = true;
+        scheduler_busy(s);
+        loop_defer(s->loop, on_boot_pump, s);
+    }
+}
+
+/* It rests, or waits for its time: the next one's turn. */
+static void boot_done(struct entry *e)
+{
+    struct scheduler *s = e->s;
+    if (e->in_boot_queue) {
+        DL_DELETE2(s->boot, e, boot_prev, boot_next);
+        e->in_boot_queue = false;
+    }
+    if (e->is_boot) {
+        e->is_boot = false;
+        s->n_boot--;
+        boot_pump(s);
+    }
+}
+
+void reconcile_boot(struct scheduler *s)
+{
+    for (struct entry *e = s->by_id; e != NULL; e = e->hh.next) {
+        if (e->is_new || e->in_boot_queue || e->is_boot) {
+            continue;
+        }
+        if (e->fact.state == WS_FAILED && e->fact.wish == WISH_RUNNING) {
+            e->fact.is_final = false; /* what was wrong in the configuration may be mended */
+            e->retry_ms = 0;
+        }
+        if (!is_at_rest(e) || reconcile_idle_after(e) > 0) {
+            e->in_boot_queue = true;
+            DL_APPEND2(s->boot, e, boot_prev, boot_next);
+        }
+    }
+    boot_pump(s);
+}
+
+void reconcile_stop_all(struct scheduler *s)
+{
+    struct entry *e, *next;
+    while (s->boot != NULL) {
+        e = s->boot;
+        DL_DELETE2(s->boot, e, boot_prev, boot_next);
+        e->in_boot_queue = false;
+    }
+    HASH_ITER (hh, s->by_id, e, next) {
+        if (e->work != NULL && e->work->is_queued) {
+            work_end(e->work);
+        } else if (e->work != NULL) {
+            health_stop(e->work);
+        }
+        if (e->due_at != 0) {
+            due_clear(e);
+        }
+    }
+}

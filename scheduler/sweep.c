@@ -1,0 +1,301 @@
+/* sweep: removes sandboxes that no record wants: what a lost answer or a crash has left.
+ *
+ * Every so often each provider is asked for all sandboxes of this installation. One that no workspace wants
+ * becomes a suspect; when it was a suspect in two complete lists, for longer than the grace, a direct look-up
+ * still finds it with the same labels, and the record in the store does not want it either, it is destroyed,
+ * and the audit hears of it. A list that failed changes nothing; what is missing from a list is only
+ * forgotten as a suspect. Sandboxes of a tenant that is not configured, not loaded, or has a record that
+ * could not be read, are left alone. */
+#include "scheduler/entry.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/core/log.h"
+#include "base/core/mem.h"
+
+#define SUSPECTS_MAX      10000
+#define REMOVED_PER_ROUND 100
+
+struct suspect {
+    UT_hash_handle hh; /* by place and sandbox id */
+    struct place *place;
+    char *id;
+    char *tenant, *namespace, *name, *workspace;
+    uint64_t generation;
+    int64_t since_ms;
+    unsigned seen;  /* complete lists in a row */
+    uint64_t round; /* the last one */
+    char key[];
+};
+
+struct sweep {
+    struct scheduler *s;
+    struct timer timer;
+    struct suspect *suspects;
+    size_t n_suspects;
+    size_t at; /* the provider being listed */
+    uint64_t round;
+    unsigned removed;    /* in this round */
+    struct suspect *now; /* being removed */
+    bool is_closing;
+};
+
+static void round_next(struct sweep *w);
+static void remove_next(struct sweep *w);
+
+static void suspect_free(struct sweep *w, struct suspect *x)
+{
+    HASH_DEL(w->suspects, x);
+    w->n_suspects--;
+    mem_free(x->id);
+    mem_free(x->tenant);
+    mem_free(x->namespace);
+    mem_free(x->name);
+    mem_free(x->workspace);
+    mem_free(x);
+}
+
+/* Does what we hold in memory want this sandbox, or must we leave it alone? */
+static bool is_wanted(struct scheduler *s, struct slice tenant_id, struct slice workspace,
+                      uint64_t generation)
+{
+    struct tenant *t;
+    HASH_FIND(hh_id, s->tenants_by_id, tenant_id.p, tenant_id.n, t);
+    if (t == NULL || t->config == NULL || !t->is_loaded || t->has_unread) {
+        return true;
+    }
+    struct entry *e;
+    HASH_FIND(hh, s->by_id, workspace.p, workspace.n, e);
+    return e != NULL && (e->is_new || e->fact.generation == generation);
+}
+
+static bool are_labels_legal(const struct sandbox_labels *l)
+{
+    return id_is_valid(l->workspace, "ws") && name_is_valid(l->namespace) && name_is_valid(l->name) &&
+           l->tenant.n > 0;
+}
+
+static void suspect_see(struct sweep *w, struct place *p, const struct sandbox_info *i)
+{
+    struct suspect *x;
+    struct buf key = BUF_INIT(1024);
+    (void)buf_printf(&key, "%.*s/%.*s", SL_ARG(p->name), SL_ARG(i->id));
+    HASH_FIND(hh, w->suspects, key.p, key.n, x);
+    if (x == NULL && w->n_suspects < SUSPECTS_MAX && !key.is_full) {
+        x = mem_zalloc(sizeof *x + key.n + 1);
+        memcpy(x->key, key.p, key.n);
+        x->place = p;
+        x->id = mem_strndup(i->id.p, i->id.n);
+        x->tenant = mem_strndup(i->labels.tenant.p, i->labels.tenant.n);
+        x->namespace = mem_strndup(i->labels.namespace.p, i->labels.namespace.n);
+        x->name = mem_strndup(i->labels.name.p, i->labels.name.n);
+        x->workspace = mem_strndup(i->labels.workspace.p, i->labels.workspace.n);
+        x->generation = i->labels.generation;
+        x->since_ms = now_mono(w->s);
+        HASH_ADD(hh, w->suspects, key, key.n, x);
+        w->n_suspects++;
+    }
+    if (x != NULL) {
+        x->seen++;
+        x->round = w->round;
+    }
+    buf_fini(&key);
+}
+
+/* The list was complete: who is no longer in it is no suspect. */
+static void suspects_forget(struct sweep *w, const struct place *p)
+{
+    struct suspect *x, *next;
+    HASH_ITER (hh, w->suspects, x, next) {
+        if (x->place == p && x->round != w->round) {
+            suspect_free(w, x);
+        }
+    }
+}
+
+static void on_list(int code, const struct sandbox_info *items, size_t n, const struct err *err, void *data)
+{
+    struct sweep *w = data;
+    struct scheduler *s = w->s;
+    struct place *p = &s->places[w->at];
+    if (code == 0 && !s->is_closing) {
+        for (size_t i = 0; i < n; i++) {
+            const struct sandbox_labels *l = &items[i].labels;
+            if (slice_eq_str(l->controller, s->controller) && are_labels_legal(l) &&
+                !is_wanted(s, l->tenant, l->workspace, l->generation)) {
+                suspect_see(w, p, &items[i]);
+            }
+        }
+        suspects_forget(w, p);
+    } else {
+        log_debug("sweep.list_failed", LF_SLICE("provider", p->name),
+                  LF_STR("error", err != NULL ? err->msg : ""));
+    }
+    w->at++;
+    round_next(w);
+    scheduler_idle(s);
+}
+
+/* Lists one provider after the other, then removes, then sleeps. */
+static void round_next(struct sweep *w)
+{
+    struct scheduler *s = w->s;
+    if (s->is_closing) {
+        return;
+    }
+    if (w->at < s->n_places) {
+        struct provider *p = s->places[w->at].p;
+        scheduler_busy(s);
+        p->ops->list(p, slice_str(s->controller), s->o.timing.call_ms, on_list, w);
+        return;
+    }
+    w->removed = 0;
+    remove_next(w);
+}
+
+static void on_orphan_destroyed(int code, const struct err *err, void *data)
+{
+    struct sweep *w = data;
+    struct scheduler *s = w->s;
+    struct suspect *x = w->now;
+    w->now = NULL;
+    if (code == 0 || code == E_NOT_FOUND) {
+        s->stats.orphans_removed++;
+        log_warn("sandbox.orphan_removed", LF_STR("sandbox", x->id), LF_STR("workspace", x->workspace),
+                 LF_SLICE("provider", x->place->name));
+        if (s->o.on_audit != NULL) {
+            struct tenant *t;
+            HASH_FIND(hh_id, s->tenants_by_id, x->tenant, strlen(x->tenant), t);
+            char detail[256];
+            (void)snprintf(detail, sizeof detail, "workspace %s generation %" PRIu64 " at provider %.*s",
+                           x->workspace, x->generation, SL_ARG(x->place->name));
+            s->o.on_audit("sandbox.orphan_removed", t != NULL ? slice_str(t->name) : slice_str(x->tenant),
+                          slice_str(x->id), slice_str(detail), s->o.data);
+        }
+    } else {
+        log_warn("sandbox.orphan_stays", LF_STR("sandbox", x->id),
+                 LF_STR("error", err != NULL ? err->msg : ""));
+    }
+    suspect_free(w, x);
+    remove_next(w);
+    scheduler_idle(s);
+}
+
+static void spare(struct sweep *w)
+{
+    suspect_free(w, w->now);
+    w->now = NULL;
+    remove_next(w);
+}
+
+/* The store has the last word: another controller may want what we do not know. */
+static void on_record(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
+                      void *data)
+{
+    struct sweep *w = data;
+    struct scheduler *s = w->s;
+    struct suspect *x = w->now;
+    (void)has_more;
+    (void)err;
+    bool is_free = code == 0 && n == 1 && !s->is_closing;
+    if (is_free && r[0].version != 0) {
+        struct tenant *t;
+        HASH_FIND(hh_id, s->tenants_by_id, x->tenant, strlen(x->tenant), t);
+        struct entry *e = t == NULL ? NULL : record_read(t, r[0].value, r[0].version, NULL);
+        is_free = e != NULL && (strcmp(e->ws.id, x->workspace) != 0 || e->fact.generation != x->generation);
+        entry_free(e);
+    }
+    if (is_free && !is_wanted(s, slice_str(x->tenant), slice_str(x->workspace), x->generation)) {
+        struct provider *p = x->place->p;
+        scheduler_busy(s);
+        p->ops->destroy(p, slice_str(x->id), s->o.timing.call_long_ms, on_orphan_destroyed, w);
+    } else {
+        spare(w);
+    }
+    scheduler_idle(s);
+}
+
+static void on_orphan_described(int code, const struct sandbox_info *i, const struct err *err, void *data)
+{
+    struct sweep *w = data;
+    struct scheduler *s = w->s;
+    struct suspect *x = w->now;
+    (void)err;
+    if (code != 0 || s->is_closing || i->state == SANDBOX_ABSENT ||
+        !slice_eq_str(i->labels.controller, s->controller) ||
+        !slice_eq_str(i->labels.workspace, x->workspace) || i->labels.generation != x->generation) {
+        spare(w);
+    } else {
+        char key[160];
+        record_key(key, slice_str(x->namespace), slice_str(x->name));
+        struct slice k = slice_str(key);
+        scheduler_busy(s);
+        store_get(s->store, slice_str(x->tenant), &k, 1, on_record, w);
+    }
+    scheduler_idle(s);
+}
+
+static void remove_next(struct sweep *w)
+{
+    struct scheduler *s = w->s;
+    if (s->is_closing) {
+        return;
+    }
+    struct suspect *x, *next;
+    HASH_ITER (hh, w->suspects, x, next) {
+        if (w->removed < REMOVED_PER_ROUND && x->seen >= 2 &&
+            now_mono(s) - x->since_ms >= s->o.orphan_grace_ms) {
+            w->removed++;
+            w->now = x;
+            struct provider *p = x->place->p;
+            scheduler_busy(s);
+            p->ops->describe(p, slice_str(x->id), s->o.timing.call_ms, on_orphan_described, w);
+            return;
+        }
+    }
+    timer_start(&w->timer, s->o.sweep_every_ms);
+}
+
+static void on_timer(void *data)
+{
+    struct sweep *w = data;
+    w->round++;
+    w->at = 0;
+    round_next(w);
+}
+
+struct sweep *sweep_new(struct scheduler *s)
+{
+    struct sweep *w = MEM_NEW(struct sweep);
+    w->s = s;
+    timer_init(&w->timer, s->loop, on_timer, w);
+    return w;
+}
+
+void sweep_start(struct sweep *w)
+{
+    timer_start(&w->timer, w->s->o.sweep_every_ms);
+}
+
+static void on_closed(void *data)
+{
+    struct sweep *w = data;
+    scheduler_idle(w->s);
+}
+
+void sweep_close(struct sweep *w)
+{
+    scheduler_busy(w->s);
+    timer_close(&w->timer, on_closed);
+}
+
+void sweep_free(struct sweep *w)
+{
+    struct suspect *x, *next;
+    HASH_ITER (hh, w->suspects, x, next) {
+        suspect_free(w, x);
+    }
+    mem_free(w);
+}
