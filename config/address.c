@@ -119,7 +119,7 @@ int url_check(struct slice s, bool is_https_ok, struct slice *ret, struct err *e
         return err_set(err, E_INVALID, "expected a port from 1 to 65535 after the `:`");
     if (!is_host(host))
         return err_set(err, E_INVALID, "expected a host name or an address after `://`");
-    if (memmem(path.p, path.n, "..", 2) != NULL || memmem(path.p, path.n, "//", 2) != NULL)
+    if (path.n > 1 && (memmem(path.p, path.n, "..", 2) != NULL || memmem(path.p, path.n, "//", 2) != NULL))
         return err_set(err, E_INVALID, "expected a path without `..` and `//`");
     while (s.n > 0 && s.p[s.n - 1] == '/')
         s.n--;

@@ -2,9 +2,8 @@
 #ifndef REEVE_CONFIG_INDEX_H
 #define REEVE_CONFIG_INDEX_H
 
+#include "base/store/hash.h"
 #include "config/tenancy.h"
-
-#include <uthash.h>
 
 struct name_entry {
     struct slice name;

@@ -49,12 +49,16 @@ bool slice_may_be_secret(struct slice s)
     for (size_t i = 0; i < ARRAY_LEN(starts); i++)
         if (slice_starts(s, slice_str(starts[i])))
             return true;
-    return memmem(s.p, s.n, "://", 3) != NULL && slice_find(s, '@') != SIZE_MAX;
+    return s.n > 3 && memmem(s.p, s.n, "://", 3) != NULL && slice_find(s, '@') != SIZE_MAX;
 }
 
 const char *show(struct slice s, char out[SHOW_MAX])
 {
     size_t n = s.n;
+    if (s.p == NULL) {
+        memcpy(out, "(none)", sizeof("(none)"));
+        return out;
+    }
     if (slice_may_be_secret(s)) {
         memcpy(out, "(not shown)", sizeof("(not shown)"));
         return out;

@@ -10,11 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <uthash.h>
 #include <yaml.h>
 
 #include "base/core/err.h"
 #include "base/core/mem.h"
+#include "base/store/hash.h"
 
 #define DEPTH_MAX 32
 #define NODES_MAX 200000
