@@ -71,7 +71,25 @@ $(OUT)/%.o: %.c
 
 -include $(LIB_OBJ:.o=.d) $(OUT)/controller/main.d
 
-# --- tests -----------------------------------------------------------------------------------------------------------
+# --- what a fresh machine lacks -----------------------------------------------------------------------------------------
+.PHONY: setup setup-test
+setup:
+	$(Q)scripts/setup run
+setup-test:
+	$(Q)scripts/setup test
+
+build/sandbox-agent: scripts/fetch-agent
+	@mkdir -p build
+	$(Q)scripts/fetch-agent $@ && touch $@
+
+# --- run ----------------------------------------------------------------------------------------------------------------
+# `make` again inside: pkg-config answers only after setup.
+.PHONY: run
+run: setup
+	$(Q)$(MAKE) --no-print-directory build/reeve
+	$(Q)exec scripts/run
+
+# --- tests --------------------------------------------------------------------------------------------------------------
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(OUT)/tests/%)
 
@@ -81,8 +99,62 @@ $(OUT)/tests/%: tests/unit/%.c $(LIB)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -o $@ $< $(LDFLAGS_ALL) $(LIB) $(PKG_LIBS) -lcmocka -lpthread
 -include $(UNIT_BIN:=.d)
 
-.PHONY: unit
-unit: $(UNIT_BIN) $(OUT)/reeve-init
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+BENCH_BIN := $(BENCH_SRC:tests/bench/%.c=$(OUT)/bench/%)
+$(OUT)/bench/%: tests/bench/%.c $(LIB)
+	@mkdir -p $(@D)
+	@echo "  BENCH $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -o $@ $< $(LDFLAGS_ALL) $(LIB) $(PKG_LIBS) -lpthread
+-include $(BENCH_BIN:=.d)
+
+# Everything that the test runner starts, of one flavour.
+.PHONY: testbins
+testbins: $(UNIT_BIN) $(OUT)/reeve $(OUT)/reeve-init build/sandbox-agent
+
+.PHONY: test test-long
+test: setup-test
+	$(Q)$(MAKE) --no-print-directory build/reeve
+	$(Q)scripts/test
+test-long: setup-test
+	$(Q)$(MAKE) --no-print-directory build/reeve
+	$(Q)REEVE_LONG=1 scripts/test
+
+.PHONY: bench
+bench: setup-test
+	$(Q)$(MAKE) --no-print-directory build/reeve benchbins
+	$(Q)scripts/bench
+.PHONY: benchbins
+benchbins: $(BENCH_BIN)
+
+# --- fuzzing: clang's libFuzzer with ASan and UBSan -----------------------------------------------------------------------
+FUZZ_OUT     := build/fuzz
+FUZZ_SRC     := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_BIN     := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ_OUT)/%)
+FUZZ_SECONDS ?= 60
+FUZZ_LIB_SRC  = $(wildcard base/core/*.c base/net/http*.c base/net/url.c config/*.c)
+FUZZ_FLAGS    = -std=c11 -D_GNU_SOURCE -I. $(PKG_CFLAGS) -O1 -g -fno-omit-frame-pointer \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+FUZZ_LIB_OBJ  = $(FUZZ_LIB_SRC:%.c=$(FUZZ_OUT)/%.o)
+$(FUZZ_OUT)/%.o: %.c
+	@mkdir -p $(@D)
+	$(Q)clang-14 $(FUZZ_FLAGS) -MMD -MP -c -o $@ $<
+$(FUZZ_OUT)/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_LIB_OBJ)
+	@echo "  FUZZ  $@"
+	$(Q)clang-14 $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_LIB_OBJ) $(PKG_LIBS)
+-include $(FUZZ_LIB_OBJ:.o=.d)
+.PHONY: fuzzbins fuzz-smoke
+fuzzbins: $(FUZZ_BIN)
+fuzz-smoke: setup-test
+	$(Q)$(MAKE) --no-print-directory fuzzbins
+	$(Q)FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz-smoke
+
+# --- lint ---------------------------------------------------------------------------------------------------------------
+.PHONY: lint
+lint: setup-test
+	$(Q)scripts/lint
+	$(Q)$(MAKE) --no-print-directory CC=clang-14 build/clang-14-none/reeve
+	$(Q)$(MAKE) --no-print-directory CC=clang-14 build/clang-14-none/reeve-init
+
 .PHONY: clean
 clean:
 	rm -rf build
