@@ -103,7 +103,7 @@ static void on_json(int code, struct slice json, const struct err *err, void *da
     if (rq == NULL)
         return;
     if (code != 0)
-        request_fail(rq, err);
+        request_error(rq, err);
     else
         request_json(rq, 200, json, NULL, 0);
 }
@@ -240,7 +240,7 @@ static void on_export_end(int code, uint64_t rows, struct amount total, const st
     (void)total;
     d->x = NULL;
     if (code != 0 && !d->is_started) {
-        request_fail(rq, err);
+        request_error(rq, err);
         return;
     }
     if (!d->is_started)

@@ -32,7 +32,7 @@ static void get_metrics(struct request *rq)
         is_open = is_open && rq->tenancy->listen[i].probes;
     if (!is_open &&
         identity_of_request(rq->c, rq->tenancy, exchange_request(rq->ex), SLICE_NULL, false, &rq->who, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     if (!is_open && !rq->who.is_fleet) {
@@ -281,7 +281,7 @@ static void on_audit_page(int code, const struct store_entry *e, size_t n, bool 
     if (rq == NULL)
         return;
     if (code != 0) {
-        request_fail(rq, err);
+        request_error(rq, err);
         return;
     }
     list_begin(&w, &out);

@@ -19,7 +19,7 @@ static void on_posted(const struct billing_batch_answer *a, void *data)
         return; /* the gateway left; what was posted is posted, its repetition is a duplicate */
     }
     if (a->code != 0) {
-        request_fail(rq, a->err);
+        request_error(rq, a->err);
         return;
     }
     jsonw_init(&w, &out);
@@ -86,7 +86,7 @@ static void on_key_record(int code, const struct store_record *r, size_t n, bool
     if (rq == NULL)
         return;
     if (code != 0 || n != 1)
-        request_fail(rq, err);
+        request_error(rq, err);
     else
         verified(rq, r, hash);
 }
@@ -100,7 +100,7 @@ static void verify_key(struct request *rq)
                                              {"key_hash", JF_STRING, false, sizeof(struct slice)}};
     struct err err = {0};
     if (json_decode(rq->json, "", rows, ARRAY_LEN(rows), &in, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     char *hash = arena_zalloc(request_arena(rq), SHA256_HEX_SIZE);

@@ -59,7 +59,7 @@ static void on_created(int code, const struct err *err, void *data)
     struct request *rq = request_release(data, &arg);
     struct made *m = arg;
     if (rq != NULL && code != 0) {
-        request_fail(rq, err);
+        request_error(rq, err);
     } else if (rq != NULL) {
         struct buf out = BUF_INIT(1024);
         struct jsonw w;
@@ -90,7 +90,7 @@ static void create_key(struct request *rq)
     struct slice namespaces[KEYRING_NAMESPACES_MAX];
     size_t n = 0;
     if (json_decode(rq->json, "", rows, ARRAY_LEN(rows), &in, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     if (!name_is_valid(in.name)) {
@@ -139,7 +139,7 @@ static void on_revoked(int code, const struct err *err, void *data)
     if (rq == NULL)
         return;
     if (code != 0) {
-        request_fail(rq, err);
+        request_error(rq, err);
         return;
     }
     audit_request(rq, "key.revoke", rq->params[0]);

@@ -67,7 +67,7 @@ static void on_settled(const struct workspace_answer *a, void *data)
     wt->wait = NULL;
     rq->on_gone = NULL;
     if (a->code != 0) {
-        request_fail(rq, a->err);
+        request_error(rq, a->err);
         return;
     }
     if (wt->action != NULL)
@@ -170,7 +170,7 @@ static void put_workspace(struct request *rq)
     struct wish x = {.namespace = rq->params[0], .name = rq->params[1]};
     struct err err = {0};
     if (json_decode(rq->json, "", rows, ARRAY_LEN(rows), &x, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     find_or_create(rq, &x);
@@ -184,7 +184,7 @@ static void post_find_or_create(struct request *rq)
     struct wish x = {0};
     struct err err = {0};
     if (json_decode(rq->json, "", rows, ARRAY_LEN(rows), &x, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
     } else if (!name_is_valid(x.namespace) || !name_is_valid(x.name)) {
         request_problem(rq, E_INVALID, "%s: expected [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
                         name_is_valid(x.namespace) ? "name" : "namespace");
@@ -317,7 +317,7 @@ static void act(struct request *rq, enum action action, const char *audit)
         return;
     if (action == ACTION_RESUME && ws->state != WS_READY &&
         billing_gate(rq->c->billing, rq->who.tenant->name, ws->namespace, &budget, &err) != 0) {
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     struct waiting *wt = waiting_new(rq, audit);

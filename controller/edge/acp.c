@@ -103,7 +103,7 @@ static void on_owners(int code, const struct store_record *r, size_t n, bool has
     struct json *root = arg;
     bool is_mine[LIST_IDS_MAX] = {false};
     if (rq != NULL && code != 0) {
-        request_fail(rq, err);
+        request_error(rq, err);
     } else if (rq != NULL) {
         struct buf out = BUF_INIT(LIST_BYTES_MAX * 2);
         for (size_t i = 0; i < n && i < LIST_IDS_MAX; i++)
@@ -260,7 +260,7 @@ void acp_request(struct request *rq, const struct proxy_target *to)
         if (is_post)
             acp_refuse(rq, &err);
         else
-            request_fail(rq, &err);
+            request_error(rq, &err);
         return;
     }
     struct acp_server *s = acp_server_get(rq->c->acp, rq->who.tenant->id, to->workspace_id, to->param);

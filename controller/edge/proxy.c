@@ -346,7 +346,7 @@ static void refuse(struct arrival *a, const struct err *err)
     if (a->to.row != NULL && a->to.row->kind == PROXIED_ACP && slice_eq_str(exchange_request(a->rq->ex)->method, "POST"))
         acp_refuse(a->rq, err);
     else
-        request_fail(a->rq, err);
+        request_error(a->rq, err);
 }
 
 static void go(struct arrival *a)
@@ -467,7 +467,7 @@ void proxy_request(struct request *rq)
     if (code != 0) {
         /* the SDK retries a failing health check for ever and silently: leave a trace for who wonders */
         log_warn("proxy.unauthenticated", LF_STR("request", rq->id), LF_SLICE("path", r->path), LF_STR("detail", err.msg));
-        request_fail(rq, &err);
+        request_error(rq, &err);
         return;
     }
     if (admit(a, &err) != 0) {

@@ -151,7 +151,7 @@ void request_problem(struct request *rq, int code, const char *fmt, ...)
     problem(rq, code, slice_of(text, len));
 }
 
-void request_fail(struct request *rq, const struct err *err)
+void request_error(struct request *rq, const struct err *err)
 {
     problem(rq, err->code != 0 ? err->code : E_INTERNAL, slice_str(err->msg));
 }

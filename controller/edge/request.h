@@ -55,7 +55,7 @@ struct request *request_release(struct request_hold *h, void **ret_data);
 /* A problem document of the code's status. fmt is the detail sentence. */
 void request_problem(struct request *rq, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* As request_problem from an err: its code and message. */
-void request_fail(struct request *rq, const struct err *err);
+void request_error(struct request *rq, const struct err *err);
 void request_json(struct request *rq, int status, struct slice json, const struct http_header *extra, size_t n_extra);
 void request_empty(struct request *rq, int status);
 void request_text(struct request *rq, int status, const char *content_type, struct slice text);
