@@ -1,0 +1,411 @@
+/* local_limits: control groups for sandboxes: version 2 where it offers the controllers, else version 1, else
+ * rlimits.
+ *
+ * Happy path: one group per sandbox under reeve-<tag> (from the root's path, so that controllers on one
+ * machine do not meet), below our own group where that may have children, else at the top. The sandbox's
+ * first process enters it before bubblewrap runs; memory counts tmpfs too, and swap is off. The note says in
+ * plain words what this machine does not enforce; disk is never enforced here. Without groups: RLIMIT_NPROC,
+ * where it counts the sandbox alone, and RLIMIT_DATA, which bounds each process, not their sum (RLIMIT_AS
+ * would break every program that reserves address space). */
+#include "providers/local.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/core/crypto.h"
+#include "base/core/mem.h"
+
+#define TEXT_MAX      ((size_t)1 << 20) /* of /proc/self/mountinfo and the like */
+#define CPU_PERIOD_US 100000u
+#define CPU_QUOTA_MIN 1000u
+#define RMDIR_TRIES   100
+#define RMDIR_WAIT_MS 10
+
+enum controller { MEMORY, PIDS, CPU, N_CONTROLLERS };
+static const char *const controller_names[N_CONTROLLERS] = {"memory", "pids", "cpu"};
+
+struct local_limits {
+    bool is_v2;
+    char *base[N_CONTROLLERS]; /* folder that holds the sandboxes' groups; NULL: none; all the same in version
+                                  2 */
+    bool nproc_counts_alone;   /* RLIMIT_NPROC counts this sandbox's processes only */
+    char note[320];
+};
+
+static struct slice file_text(const char *path, struct buf *b)
+{
+    buf_reset(b);
+    /* Files of /proc and of control groups: absent is as good as empty. */
+    (void)local_file_read(path, TEXT_MAX, b, NULL);
+    return buf_view(b);
+}
+
+static int value_write(const char *folder, const char *name, const char *value)
+{
+    char path[4096];
+    int n = snprintf(path, sizeof(path), "%s/%s", folder, name);
+    if (n < 0 || (size_t)n >= sizeof(path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t w = write(fd, value, strlen(value));
+    int e = errno;
+    close(fd);
+    errno = e;
+    return w == (ssize_t)strlen(value) ? 0 : -1;
+}
+
+/* Is `word` one of the words of `list`? */
+static bool has_word(struct slice list, char sep, const char *word)
+{
+    struct slice part;
+    while (list.n > 0) {
+        (void)slice_cut(&list, sep, &part);
+        if (slice_eq_str(part, word))
+            return true;
+    }
+    return false;
+}
+
+/* --- where groups are --- */
+
+struct mount {
+    struct slice root, point; /* what of the hierarchy is mounted, and where */
+};
+
+/* One line of mountinfo: "id parent dev root point options ... - type source superoptions". */
+static bool mount_match(struct slice line, const char *type, const char *controller, struct mount *ret)
+{
+    struct slice field[6];
+    for (size_t i = 0; i < 6; i++)
+        if (!slice_cut(&line, ' ', &field[i]))
+            return false;
+    struct slice part;
+    do {
+        if (line.n == 0)
+            return false;
+        (void)slice_cut(&line, ' ', &part);
+    } while (!slice_eq_str(part, "-"));
+    (void)slice_cut(&line, ' ', &part);
+    if (!slice_eq_str(part, type))
+        return false;
+    (void)slice_cut(&line, ' ', &part); /* the source */
+    *ret = (struct mount){.root = field[3], .point = field[4]};
+    return controller == NULL || has_word(line, ',', controller);
+}
+
+static bool mount_find(struct slice mounts, const char *type, const char *controller, struct mount *ret)
+{
+    struct slice line;
+    while (mounts.n > 0) {
+        (void)slice_cut(&mounts, '\n', &line);
+        if (mount_match(line, type, controller, ret))
+            return true;
+    }
+    return false;
+}
+
+/* Our own group in that hierarchy, from /proc/self/cgroup: "id:controllers:path". */
+static struct slice group_own(struct slice groups, const char *controller)
+{
+    struct slice line, id, names;
+    while (groups.n > 0) {
+        (void)slice_cut(&groups, '\n', &line);
+        if (!slice_cut(&line, ':', &id) || !slice_cut(&line, ':', &names))
+            continue;
+        if (controller == NULL ? slice_eq_str(id, "0") && names.n == 0 : has_word(names, ',', controller))
+            return line;
+    }
+    return SL("/");
+}
+
+/* The folder of our own group, or of the mount when it is not visible there. */
+static char *group_folder(const struct mount *m, struct slice own, struct arena *a)
+{
+    struct stat st;
+    if (m->root.n > 1 && slice_starts(own, m->root))
+        own = slice_from(own, m->root.n);
+    while (own.n > 0 && own.p[own.n - 1] == '/')
+        own.n--;
+    char *path = arena_printf(a, "%.*s%.*s", SL_ARG(m->point), SL_ARG(own));
+    return stat(path, &st) == 0 ? path : arena_printf(a, "%.*s", SL_ARG(m->point));
+}
+
+/* Makes the folder of all our sandboxes' groups there; NULL when we may not. */
+static char *base_make(const char *parent, const char *tag, struct arena *a)
+{
+    char *path = arena_printf(a, "%s/reeve-%s", parent, tag);
+    if (mkdir(path, 0755) != 0 && errno != EEXIST)
+        return NULL;
+    return access(arena_printf(a, "%s/cgroup.procs", path), W_OK) == 0 ? path : NULL;
+}
+
+/* --- version 1 --- */
+
+static void v1_open(struct local_limits *m, struct slice mounts, struct slice groups, const char *tag,
+                    struct arena *a)
+{
+    for (size_t i = 0; i < N_CONTROLLERS; i++) {
+        struct mount at;
+        if (!mount_find(mounts, "cgroup", controller_names[i], &at))
+            continue;
+        char *base = base_make(group_folder(&at, group_own(groups, controller_names[i]), a), tag, a);
+        if (base != NULL)
+            m->base[i] = mem_strdup(base);
+    }
+}
+
+/* --- version 2 --- */
+
+/* A group with processes cannot give controllers to children: ours moves into a leaf. */
+static bool controller_enable(const char *folder, const char *word, struct arena *a)
+{
+    if (value_write(folder, "cgroup.subtree_control", word) == 0)
+        return true;
+    if (errno != EBUSY)
+        return false;
+    struct buf b = BUF_INIT(TEXT_MAX);
+    struct slice procs = file_text(arena_printf(a, "%s/cgroup.procs", folder), &b);
+    bool is_only_us = slice_eq_str(procs, arena_printf(a, "%ld\n", (long)getpid()));
+    buf_fini(&b);
+    if (!is_only_us) /* others stay where they are */
+        return false;
+    char *leaf = arena_printf(a, "%s/reeve-controller", folder);
+    if (mkdir(leaf, 0755) != 0 && errno != EEXIST)
+        return false;
+    return value_write(leaf, "cgroup.procs", "0") == 0 &&
+           value_write(folder, "cgroup.subtree_control", word) == 0;
+}
+
+static bool v2_open_in(struct local_limits *m, const char *parent, const char *tag, struct arena *a)
+{
+    struct buf b = BUF_INIT(TEXT_MAX);
+    struct slice there = slice_trim(file_text(arena_printf(a, "%s/cgroup.controllers", parent), &b));
+    char *base = NULL;
+    if (there.n > 0 && there.p[there.n - 1] == '\n')
+        there.n--;
+    for (size_t i = 0; i < N_CONTROLLERS; i++) {
+        char *word = arena_printf(a, "+%s", controller_names[i]);
+        if (!has_word(there, ' ', controller_names[i]) || !controller_enable(parent, word, a))
+            continue;
+        if (base == NULL)
+            base = base_make(parent, tag, a);
+        if (base != NULL && value_write(base, "cgroup.subtree_control", word) == 0)
+            m->base[i] = mem_strdup(base);
+    }
+    buf_fini(&b);
+    m->is_v2 = m->base[MEMORY] != NULL || m->base[PIDS] != NULL || m->base[CPU] != NULL;
+    return m->is_v2;
+}
+
+static bool v2_open(struct local_limits *m, const struct local_place *w, struct slice mounts,
+                    struct slice groups, const char *tag, struct arena *a)
+{
+    struct mount at;
+    if (!mount_find(mounts, "cgroup2", NULL, &at))
+        return false;
+    char *own = group_folder(&at, group_own(groups, NULL), a),
+         *top = arena_printf(a, "%.*s", SL_ARG(at.point));
+    if (v2_open_in(m, own, tag, a))
+        return true;
+    return w->is_root && strcmp(own, top) != 0 && v2_open_in(m, top, tag, a);
+}
+
+/* --- what is enforced --- */
+
+/* Since 5.14 RLIMIT_NPROC is counted per user namespace; as root each sandbox has a uid of its own. */
+static bool nproc_is_alone(const struct local_place *w)
+{
+    struct utsname u;
+    if (w->is_root)
+        return true;
+    if (uname(&u) != 0)
+        return false;
+    struct slice rest = slice_str(u.release), major, minor;
+    uint64_t a, b;
+    (void)slice_cut(&rest, '.', &major);
+    minor = rest;
+    minor.n = 0;
+    while (minor.n < rest.n && rest.p[minor.n] >= '0' && rest.p[minor.n] <= '9')
+        minor.n++;
+    return slice_u64(major, &a) == 0 && slice_u64(minor, &b) == 0 && (a > 5 || (a == 5 && b >= 14));
+}
+
+static void note_write(struct local_limits *m)
+{
+    struct buf b = BUF_INIT(sizeof(m->note) - 1);
+    (void)buf_str(&b, "disk is not limited"); /* all of it fits: see the size of note */
+    if (m->base[CPU] == NULL)
+        (void)buf_str(&b, "; cpus are not limited (no cpu control group)");
+    if (m->base[MEMORY] == NULL)
+        (void)buf_str(&b,
+                      "; memory is limited for each process, not for the sandbox (no memory control group)");
+    if (m->base[PIDS] == NULL && !m->nproc_counts_alone)
+        (void)buf_str(&b, "; processes are not limited (no pids control group)");
+    memcpy(m->note, buf_cstr(&b), b.n + 1);
+    buf_fini(&b);
+}
+
+struct local_limits *local_limits_new(const struct local_place *w)
+{
+    struct local_limits *m = MEM_NEW(struct local_limits);
+    struct arena a = ARENA_INIT;
+    struct buf mounts = BUF_INIT(TEXT_MAX), groups = BUF_INIT(TEXT_MAX);
+    char tag[SHA256_HEX_SIZE];
+    sha256_hex(slice_str(w->root), tag);
+    tag[12] = '\0';
+    struct slice mount_text = file_text("/proc/self/mountinfo", &mounts);
+    struct slice group_text = file_text("/proc/self/cgroup", &groups);
+    m->nproc_counts_alone = nproc_is_alone(w);
+    if (!v2_open(m, w, mount_text, group_text, tag, &a))
+        v1_open(m, mount_text, group_text, tag, &a);
+    note_write(m);
+    buf_fini(&mounts);
+    buf_fini(&groups);
+    arena_fini(&a);
+    return m;
+}
+
+void local_limits_free(struct local_limits *m)
+{
+    if (m == NULL)
+        return;
+    for (size_t i = 0; i < N_CONTROLLERS; i++) {
+        if (m->base[i] != NULL)
+            (void)rmdir(m->base[i]); /* goes when no sandbox is left */
+        mem_free(m->base[i]);
+    }
+    mem_free(m);
+}
+
+const char *local_limits_note(const struct local_limits *m)
+{
+    return m->note;
+}
+
+uint64_t local_limits_nproc(const struct local_limits *m, const struct local_record *r)
+{
+    return m->base[PIDS] == NULL && m->nproc_counts_alone ? r->processes : 0;
+}
+
+uint64_t local_limits_data(const struct local_limits *m, const struct local_record *r)
+{
+    return m->base[MEMORY] == NULL ? r->memory_bytes : 0;
+}
+
+/* --- a sandbox's groups --- */
+
+static char *number(struct arena *a, uint64_t v)
+{
+    return arena_printf(a, "%llu", (unsigned long long)v);
+}
+
+static int memory_set(const struct local_limits *m, const char *folder, uint64_t bytes, struct arena *a)
+{
+    char *value = number(a, bytes);
+    if (m->is_v2) {
+        (void)value_write(folder, "memory.swap.max",
+                          "0"); /* absent where the kernel does no swap accounting */
+        return value_write(folder, "memory.max", value);
+    }
+    if (value_write(folder, "memory.limit_in_bytes", value) != 0)
+        return -1;
+    (void)value_write(folder, "memory.memsw.limit_in_bytes", value); /* absent likewise */
+    return 0;
+}
+
+static int cpu_set(const struct local_limits *m, const char *folder, uint64_t milli, struct arena *a)
+{
+    uint64_t quota = milli > UINT32_MAX ? (uint64_t)UINT32_MAX * 100 : milli * (CPU_PERIOD_US / 1000);
+    if (quota < CPU_QUOTA_MIN)
+        quota = CPU_QUOTA_MIN;
+    if (m->is_v2)
+        return value_write(folder, "cpu.max",
+                           arena_printf(a, "%llu %u", (unsigned long long)quota, CPU_PERIOD_US));
+    if (value_write(folder, "cpu.cfs_period_us", number(a, CPU_PERIOD_US)) != 0)
+        return -1;
+    return value_write(folder, "cpu.cfs_quota_us", number(a, quota));
+}
+
+static int value_set(const struct local_limits *m, enum controller c, const char *folder,
+                     const struct local_record *r, struct arena *a)
+{
+    if (c == MEMORY)
+        return r->memory_bytes == 0 ? 0 : memory_set(m, folder, r->memory_bytes, a);
+    if (c == CPU)
+        return r->cpus_milli == 0 ? 0 : cpu_set(m, folder, r->cpus_milli, a);
+    return r->processes == 0 ? 0 : value_write(folder, "pids.max", number(a, r->processes));
+}
+
+int local_limits_prepare(const struct local_limits *m, const struct local_record *r, struct arena *a,
+                         const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n, struct err *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_CONTROLLERS; i++) {
+        if (m->base[i] == NULL)
+            continue;
+        char *path = arena_printf(a, "%s/%.*s", m->base[i], SL_ARG(r->id));
+        if (mkdir(path, 0755) != 0 && errno != EEXIST)
+            return err_set(err, E_UNAVAILABLE, "cannot make the control group %s: %s", path, strerror(errno));
+        if (value_set(m, (enum controller)i, path, r, a) != 0)
+            return err_set(err, E_UNAVAILABLE, "cannot set the %s limit in %s: %s", controller_names[i], path,
+                           strerror(errno));
+        bool is_new = true;
+        for (size_t k = 0; k < n; k++)
+            is_new = is_new && strcmp(ret_paths[k], path) != 0;
+        if (is_new)
+            ret_paths[n++] = path;
+    }
+    *ret_n = n;
+    return 0;
+}
+
+int local_limits_remove(const struct local_limits *m, struct slice id, struct err *err)
+{
+    struct arena a = ARENA_INIT;
+    int rc = 0;
+    for (size_t i = 0; i < N_CONTROLLERS && rc == 0; i++) {
+        if (m->base[i] == NULL)
+            continue;
+        char *path = arena_printf(&a, "%s/%.*s", m->base[i], SL_ARG(id));
+        for (int n = 0; rmdir(path) != 0 && errno != ENOENT; n++) { /* the kernel may still be letting go */
+            if (errno != EBUSY || n >= RMDIR_TRIES) {
+                rc = err_set(err, E_BUSY, "cannot remove the control group %s: %s", path, strerror(errno));
+                break;
+            }
+            nanosleep(&(struct timespec){.tv_nsec = RMDIR_WAIT_MS * 1000000L}, NULL);
+        }
+    }
+    arena_fini(&a);
+    return rc;
+}
+
+uint64_t local_limits_oom_kills(const struct local_limits *m, struct slice id)
+{
+    struct arena a = ARENA_INIT;
+    struct buf b = BUF_INIT(4096);
+    uint64_t v = 0;
+    if (m->base[MEMORY] != NULL) {
+        struct slice line, name,
+            text = file_text(arena_printf(&a, "%s/%.*s/%s", m->base[MEMORY], SL_ARG(id),
+                                          m->is_v2 ? "memory.events" : "memory.oom_control"),
+                             &b);
+        while (text.n > 0) {
+            (void)slice_cut(&text, '\n', &line);
+            if (slice_cut(&line, ' ', &name) && slice_eq_str(name, "oom_kill") && slice_u64(line, &v) != 0)
+                v = 0;
+        }
+    }
+    buf_fini(&b);
+    arena_fini(&a);
+    return v;
+}
