@@ -22,13 +22,13 @@ static const char *last_part(const char *path)
     return dot == NULL ? path : dot + 1;
 }
 
-const struct yaml_node *child(const struct yaml_node *map, const char *path, enum yaml_kind kind)
+const struct yaml_node *node_child(const struct yaml_node *map, const char *path, enum yaml_kind kind)
 {
     const struct yaml_node *n = yaml_get(map, last_part(path));
     return n != NULL && n->kind == kind && !n->is_bad ? n : NULL;
 }
 
-struct slice child_text(const struct yaml_node *map, const char *path)
+struct slice node_text(const struct yaml_node *map, const char *path)
 {
     const struct yaml_node *n = yaml_get(map, last_part(path));
     if (n != NULL)
@@ -38,10 +38,10 @@ struct slice child_text(const struct yaml_node *map, const char *path)
     return row->fallback == NULL ? SLICE_NULL : slice_str(row->fallback);
 }
 
-uint64_t child_count(const struct yaml_node *map, const char *path)
+uint64_t node_count(const struct yaml_node *map, const char *path)
 {
     uint64_t v = 0;
-    (void)slice_u64(child_text(map, path), &v); /* absent or reported: 0 */
+    (void)slice_u64(node_text(map, path), &v); /* absent or reported: 0 */
     return v;
 }
 
@@ -51,7 +51,7 @@ const void *build_reference(struct build *b, const struct yaml_node *at, const c
     const struct yaml_node *all = yaml_get(b->root, section);
     if (at->kind != YAML_SCALAR || at->is_bad || (all != NULL && all->kind != YAML_MAP))
         return NULL;
-    const void *item = index_find(table, at->text);
+    const void *item = tenancy_index_find(table, at->text);
     if (item != NULL || (all == NULL && (setting_find(section)->flags & SETTING_REQUIRED)))
         return item;
     struct hint h;
@@ -72,8 +72,8 @@ static void read_listen(struct build *b, const struct yaml_node *n, struct confi
     if (n->kind == YAML_SCALAR) {
         text = n->text;
     } else if (n->kind == YAML_MAP) {
-        text = child_text(n, "listen[].address");
-        (void)value_bool(child_text(n, "listen[].probes"), &ret->probes); /* reported when it is neither */
+        text = node_text(n, "listen[].address");
+        (void)value_bool(node_text(n, "listen[].probes"), &ret->probes); /* reported when it is neither */
     }
     if (text.p == NULL || listen_check(text, NULL) != 0)
         return; /* reported */
@@ -111,7 +111,7 @@ static void build_listen(struct build *b)
 
 static void build_public_url(struct build *b)
 {
-    struct slice url = child_text(b->root, "public_url");
+    struct slice url = node_text(b->root, "public_url");
     if (url.p != NULL) {
         (void)url_check(url, true, &b->t->public_url, NULL); /* reported when it is none */
         return;
@@ -133,12 +133,12 @@ static void build_public_url(struct build *b)
 static void build_paths(struct build *b)
 {
     struct arena *a = &b->t->arena;
-    struct slice dir = child_text(b->root, "data_dir"), key = child_text(b->root, "seal_key");
+    struct slice dir = node_text(b->root, "data_dir"), key = node_text(b->root, "seal_key");
     b->t->data_dir = source_path(b->source, a, dir.p == NULL ? SL(".") : dir);
     while (b->t->data_dir.n > 1 && slice_ends(b->t->data_dir, SL("/")))
         b->t->data_dir.n--;
     b->t->data_dir = arena_slice(a, b->t->data_dir);
-    b->t->store = arena_slice(a, child_text(b->root, "store"));
+    b->t->store = arena_slice(a, node_text(b->root, "store"));
     if (slice_starts(key, SL("file:")))
         b->t->seal_key_file = source_path(b->source, a, slice_from(key, 5));
     else
@@ -169,7 +169,7 @@ static void index_key(struct build *b, const struct yaml_node *at, const struct 
 static void read_namespaces(struct build *b, const struct yaml_node *map, const char *path,
                             struct config_key *key)
 {
-    const struct yaml_node *list = child(map, path, YAML_LIST);
+    const struct yaml_node *list = node_child(map, path, YAML_LIST);
     key->namespaces =
         arena_zalloc(&b->t->arena, ((list == NULL ? 0 : list->count) + 1) * sizeof(struct slice));
     if (list == NULL) {
@@ -185,11 +185,11 @@ static void read_namespaces(struct build *b, const struct yaml_node *map, const 
 
 void build_unique_name(struct build *b, const struct yaml_node *list, const struct yaml_node *entry)
 {
-    const struct yaml_node *name = child(entry, "name", YAML_SCALAR);
+    const struct yaml_node *name = node_child(entry, "name", YAML_SCALAR);
     if (name == NULL)
         return;
     for (const struct yaml_node *before = list->first; before != entry; before = before->next) {
-        const struct yaml_node *other = child(before, "name", YAML_SCALAR);
+        const struct yaml_node *other = node_child(before, "name", YAML_SCALAR);
         if (other != NULL && slice_eq(other->text, name->text)) {
             source_complain(b->source, name, NULL, "name `%s` stands already in line %u: expected another",
                             SHOW(name->text), other->line);
@@ -207,12 +207,12 @@ void build_keys(struct build *b, const struct yaml_node *list, const char *patte
     struct config_key *keys = arena_zalloc(&b->t->arena, (list->count + 1) * sizeof(*keys));
     YAML_FOREACH (it, list) {
         struct config_key *key = &keys[n++];
-        key->name = child_text(it, "keys[].name");
-        (void)role_parse(child_text(it, "keys[].role"),
+        key->name = node_text(it, "keys[].name");
+        (void)role_parse(node_text(it, "keys[].role"),
                          &key->role); /* reported when it is none, as the hash */
         read_namespaces(b, it, "tenants.*.keys[].namespaces", key);
         build_unique_name(b, list, it);
-        const struct yaml_node *hash = child(it, "keys[].hash", YAML_SCALAR);
+        const struct yaml_node *hash = node_child(it, "keys[].hash", YAML_SCALAR);
         if (hash != NULL && value_hash(hash->text, key->hash) == 0)
             index_key(b, hash, key, tenant);
     }
@@ -236,21 +236,22 @@ static void check_overlap(struct build *b, const struct yaml_node *at, const str
 
 static void build_providers(struct build *b)
 {
-    const struct yaml_node *all = child(b->root, "providers", YAML_MAP);
+    const struct yaml_node *all = node_child(b->root, "providers", YAML_MAP);
     if (all == NULL)
         return;
     b->t->providers = arena_zalloc(&b->t->arena, (all->count + 1) * sizeof(*b->t->providers));
     YAML_FOREACH (n, all) {
         struct config_provider *p = &b->t->providers[b->t->n_providers++];
         p->name = n->key;
-        (void)index_add(&b->t->arena, &b->t->index->providers, p->name, p); /* keys of a map are unique */
-        if (!slice_eq_str(child_text(n, "providers.*.kind"), "local"))
+        (void)tenancy_index_add(&b->t->arena, &b->t->index->providers, p->name,
+                                p); /* keys of a map are unique */
+        if (!slice_eq_str(node_text(n, "providers.*.kind"), "local"))
             continue; /* reported */
         p->kind = PROVIDER_LOCAL;
-        struct slice binary = child_text(n, "providers.*.agent_binary");
+        struct slice binary = node_text(n, "providers.*.agent_binary");
         if (binary.p != NULL)
             p->agent_binary = source_path(b->source, &b->t->arena, binary);
-        if (value_uid_range(child_text(n, "providers.*.uid_range"), &p->uid_first, &p->uid_count) == 0)
+        if (value_uid_range(node_text(n, "providers.*.uid_range"), &p->uid_first, &p->uid_count) == 0)
             check_overlap(b, n, p);
     }
 }
@@ -259,19 +260,20 @@ static void build_providers(struct build *b)
 
 static void build_gateways(struct build *b)
 {
-    const struct yaml_node *all = child(b->root, "gateways", YAML_MAP);
+    const struct yaml_node *all = node_child(b->root, "gateways", YAML_MAP);
     if (all == NULL)
         return;
     b->t->gateways = arena_zalloc(&b->t->arena, (all->count + 1) * sizeof(*b->t->gateways));
     YAML_FOREACH (n, all) {
         struct config_gateway *g = &b->t->gateways[b->t->n_gateways++];
         g->name = n->key;
-        (void)index_add(&b->t->arena, &b->t->index->gateways, g->name, g); /* keys of a map are unique */
-        if (!slice_eq_str(child_text(n, "gateways.*.kind"), "plain"))
+        (void)tenancy_index_add(&b->t->arena, &b->t->index->gateways, g->name,
+                                g); /* keys of a map are unique */
+        if (!slice_eq_str(node_text(n, "gateways.*.kind"), "plain"))
             continue; /* reported */
         g->kind = GATEWAY_PLAIN;
-        (void)url_check(child_text(n, "gateways.*.url"), false, &g->url, NULL); /* reported when it is none */
-        const struct yaml_node *secret = child(n, "gateways.*.secret", YAML_SCALAR);
+        (void)url_check(node_text(n, "gateways.*.url"), false, &g->url, NULL); /* reported when it is none */
+        const struct yaml_node *secret = node_child(n, "gateways.*.secret", YAML_SCALAR);
         if (secret != NULL)
             (void)secret_resolve(b->source, secret, &b->t->arena, &g->secret); /* it reports itself */
     }
@@ -281,19 +283,19 @@ static void build_gateways(struct build *b)
 
 static void read_resources(const struct yaml_node *n, struct config_template *t)
 {
-    const struct yaml_node *r = child(n, "resources", YAML_MAP);
+    const struct yaml_node *r = node_child(n, "resources", YAML_MAP);
     /* What does not parse was reported, what is absent stays 0: no limit. */
-    (void)i128_parse(child_text(r, "templates.*.resources.cpus"), 3, false, &t->cpus_milli);
-    (void)size_parse(child_text(r, "templates.*.resources.memory"), &t->memory_bytes);
-    (void)size_parse(child_text(r, "templates.*.resources.disk"), &t->disk_bytes);
-    t->processes = child_count(r, "templates.*.resources.processes");
+    (void)i128_parse(node_text(r, "templates.*.resources.cpus"), 3, false, &t->cpus_milli);
+    (void)size_parse(node_text(r, "templates.*.resources.memory"), &t->memory_bytes);
+    (void)size_parse(node_text(r, "templates.*.resources.disk"), &t->disk_bytes);
+    t->processes = node_count(r, "templates.*.resources.processes");
 }
 
 static void read_server(struct arena *a, const struct yaml_node *n, struct config_template *t)
 {
-    const struct yaml_node *server = child(n, "server", YAML_MAP);
-    const struct yaml_node *agents = child(server, "agents", YAML_LIST),
-                           *env = child(server, "env", YAML_MAP);
+    const struct yaml_node *server = node_child(n, "server", YAML_MAP);
+    const struct yaml_node *agents = node_child(server, "agents", YAML_LIST),
+                           *env = node_child(server, "env", YAML_MAP);
     if (agents != NULL) {
         t->agents = arena_zalloc(a, (agents->count + 1) * sizeof(*t->agents));
         YAML_FOREACH (it, agents)
@@ -311,7 +313,7 @@ static void read_server(struct arena *a, const struct yaml_node *n, struct confi
 static void read_template(struct build *b, const struct yaml_node *n, struct config_template *t)
 {
     struct arena *a = &b->t->arena;
-    const struct yaml_node *providers = child(n, "providers", YAML_LIST);
+    const struct yaml_node *providers = node_child(n, "providers", YAML_LIST);
     if (providers != NULL) {
         t->providers = arena_zalloc(a, (providers->count + 1) * sizeof(*t->providers));
         YAML_FOREACH (it, providers) {
@@ -320,24 +322,25 @@ static void read_template(struct build *b, const struct yaml_node *n, struct con
                 t->providers[t->n_providers++] = p;
         }
     }
-    t->image = child_text(n, "templates.*.image");
+    t->image = node_text(n, "templates.*.image");
     read_resources(n, t);
-    t->network_mode = child_text(child(n, "network", YAML_MAP), "templates.*.network.mode");
+    t->network_mode = node_text(node_child(n, "network", YAML_MAP), "templates.*.network.mode");
     read_server(a, n, t);
-    struct slice after = child_text(child(n, "idle", YAML_MAP), "templates.*.idle.suspend_after");
+    struct slice after = node_text(node_child(n, "idle", YAML_MAP), "templates.*.idle.suspend_after");
     (void)duration_parse(after, &t->suspend_after_ms); /* absent or reported: 0, never */
 }
 
 static void build_templates(struct build *b)
 {
-    const struct yaml_node *all = child(b->root, "templates", YAML_MAP);
+    const struct yaml_node *all = node_child(b->root, "templates", YAML_MAP);
     if (all == NULL)
         return;
     b->t->templates = arena_zalloc(&b->t->arena, (all->count + 1) * sizeof(*b->t->templates));
     YAML_FOREACH (n, all) {
         struct config_template *t = &b->t->templates[b->t->n_templates++];
         t->name = n->key;
-        (void)index_add(&b->t->arena, &b->t->index->templates, t->name, t); /* keys of a map are unique */
+        (void)tenancy_index_add(&b->t->arena, &b->t->index->templates, t->name,
+                                t); /* keys of a map are unique */
         read_template(b, n, t);
     }
 }

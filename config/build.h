@@ -25,10 +25,10 @@ void build_keys(struct build *b, const struct yaml_node *list, const char *patte
 void build_unique_name(struct build *b, const struct yaml_node *list, const struct yaml_node *entry);
 
 /* The child by the last part of `path` when it is of that kind; NULL otherwise. */
-const struct yaml_node *child(const struct yaml_node *map, const char *path, enum yaml_kind kind);
+const struct yaml_node *node_child(const struct yaml_node *map, const char *path, enum yaml_kind kind);
 /* The child's text, else the row's default, else SLICE_NULL. */
-struct slice child_text(const struct yaml_node *map, const char *path);
-uint64_t child_count(const struct yaml_node *map, const char *path); /* 0 when absent */
+struct slice node_text(const struct yaml_node *map, const char *path);
+uint64_t node_count(const struct yaml_node *map, const char *path); /* 0 when absent */
 /* Looks a reference up; a problem with a hint when it leads nowhere and the section itself is sound. */
 const void *build_reference(struct build *b, const struct yaml_node *at, const char *section, const char *noun,
                             struct name_entry *const *table);

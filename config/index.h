@@ -16,14 +16,14 @@ struct key_entry {
     unsigned line;
     UT_hash_handle hh;
 };
-struct tenancy_index { /* the entries are the arena's, the tables are freed by index_fini */
+struct tenancy_index { /* the entries are the arena's, the tables are freed by tenancy_index_fini */
     struct name_entry *providers, *gateways, *templates, *tenants, *tenant_ids;
     struct key_entry *keys;
 };
 
 /* false when the name is there already (and stays what it was). */
-bool index_add(struct arena *a, struct name_entry **table, struct slice name, const void *item);
-const void *index_find(struct name_entry *const *table, struct slice name);
-void index_fini(struct tenancy_index *x);
+bool tenancy_index_add(struct arena *a, struct name_entry **table, struct slice name, const void *item);
+const void *tenancy_index_find(struct name_entry *const *table, struct slice name);
+void tenancy_index_fini(struct tenancy_index *x);
 
 #endif

@@ -152,7 +152,7 @@ static bool refuse_kind(struct walk *w, const char *pattern, const struct yaml_n
     char path[PATTERN_MAX];
     const struct setting *row = row_of(pattern, SL("kind"), path);
     const struct yaml_node *kind = yaml_get(map, "kind");
-    if (row == NULL || kind == NULL || kind->kind != YAML_SCALAR || !word_in(row->later, kind->text))
+    if (row == NULL || kind == NULL || kind->kind != YAML_SCALAR || !choices_have(row->later, kind->text))
         return false;
     source_complain(w->source, kind, NULL, "`kind: %s` is not supported by this version", SHOW(kind->text));
     return true;
@@ -294,7 +294,7 @@ static void check_scalar(struct walk *w, const struct setting *row, const struct
 {
     const struct yaml_node *n = at->node;
     struct err err = {0};
-    if (row->type == SETTING_CHOICE && word_in(row->later, n->text)) {
+    if (row->type == SETTING_CHOICE && choices_have(row->later, n->text)) {
         source_complain(w->source, n, NULL, "%s: `%s` is not supported by this version", NAME(at),
                         SHOW(n->text));
         return;

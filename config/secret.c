@@ -73,7 +73,7 @@ static int resolve_file(struct source *s, const struct yaml_node *node, struct s
 {
     struct buf text = BUF_INIT(SECRET_MAX);
     struct err err = {0};
-    if (file_read(source_path(s, a, path).p, SECRET_MAX, &text, &err) != 0) {
+    if (source_read(source_path(s, a, path).p, SECRET_MAX, &text, &err) != 0) {
         source_complain(s, node, NULL, "cannot read `%s`: %s", SHOW(node->text), err.msg);
         return E_INVALID;
     }

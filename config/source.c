@@ -1,6 +1,6 @@
 /* source: reading files, and saying what is wrong with them without giving secrets away.
  *
- * Happy path: file_read takes a whole regular file. Failure paths: a folder, a device, a pipe that would
+ * Happy path: source_read takes a whole regular file. Failure paths: a folder, a device, a pipe that would
  * block, or a file beyond its maximum is refused with the reason; what looks like a credential is never
  * quoted in a message. */
 #include "config/source.h"
@@ -52,7 +52,7 @@ bool slice_may_be_secret(struct slice s)
     return s.n > 3 && memmem(s.p, s.n, "://", 3) != NULL && slice_find(s, '@') != SIZE_MAX;
 }
 
-const char *show(struct slice s, char out[SHOW_MAX])
+const char *slice_show(struct slice s, char out[SHOW_MAX])
 {
     size_t n = s.n;
     if (s.p == NULL) {
@@ -116,7 +116,7 @@ static int read_all(int fd, size_t size, size_t max, struct buf *out, struct err
     }
 }
 
-int file_read(const char *path, size_t max, struct buf *out, struct err *err)
+int source_read(const char *path, size_t max, struct buf *out, struct err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)

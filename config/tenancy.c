@@ -69,7 +69,7 @@ static void tenancy_free(struct tenancy *t)
     for (size_t i = 0; i < t->n_gateways; i++)
         if (t->gateways[i].secret.p != NULL)
             mem_wipe((void *)(uintptr_t)t->gateways[i].secret.p, t->gateways[i].secret.n);
-    index_fini(t->index);
+    tenancy_index_fini(t->index);
     arena_fini(&t->arena);
     mem_free(t);
 }
@@ -135,7 +135,7 @@ int tenancy_load(const char *path, struct config_problems *problems, struct tena
 {
     struct buf text;
     struct err err = {0};
-    if (file_read(path, FILE_MAX, &text, &err) != 0) {
+    if (source_read(path, FILE_MAX, &text, &err) != 0) {
         config_problem_add(problems, path, 0, 0, NULL, "cannot read it: %s", err.msg);
         return E_INVALID;
     }
@@ -146,7 +146,7 @@ int tenancy_load(const char *path, struct config_problems *problems, struct tena
 
 /* --- look-ups --- */
 
-bool index_add(struct arena *a, struct name_entry **table, struct slice name, const void *item)
+bool tenancy_index_add(struct arena *a, struct name_entry **table, struct slice name, const void *item)
 {
     struct name_entry *e = NULL;
     HASH_FIND(hh, *table, name.p, name.n, e);
@@ -159,7 +159,7 @@ bool index_add(struct arena *a, struct name_entry **table, struct slice name, co
     return true;
 }
 
-const void *index_find(struct name_entry *const *table, struct slice name)
+const void *tenancy_index_find(struct name_entry *const *table, struct slice name)
 {
     struct name_entry *e = NULL;
     if (name.n > 0)
@@ -167,7 +167,7 @@ const void *index_find(struct name_entry *const *table, struct slice name)
     return e == NULL ? NULL : e->item;
 }
 
-void index_fini(struct tenancy_index *x)
+void tenancy_index_fini(struct tenancy_index *x)
 {
     HASH_CLEAR(hh, x->providers);
     HASH_CLEAR(hh, x->gateways);
@@ -179,27 +179,27 @@ void index_fini(struct tenancy_index *x)
 
 const struct config_tenant *tenancy_tenant(const struct tenancy *t, struct slice name)
 {
-    return index_find(&t->index->tenants, name);
+    return tenancy_index_find(&t->index->tenants, name);
 }
 
 const struct config_tenant *tenancy_tenant_by_id(const struct tenancy *t, struct slice id)
 {
-    return index_find(&t->index->tenant_ids, id);
+    return tenancy_index_find(&t->index->tenant_ids, id);
 }
 
 const struct config_gateway *tenancy_gateway(const struct tenancy *t, struct slice name)
 {
-    return index_find(&t->index->gateways, name);
+    return tenancy_index_find(&t->index->gateways, name);
 }
 
 const struct config_provider *tenancy_provider(const struct tenancy *t, struct slice name)
 {
-    return index_find(&t->index->providers, name);
+    return tenancy_index_find(&t->index->providers, name);
 }
 
 const struct config_template *tenancy_template(const struct tenancy *t, struct slice name)
 {
-    return index_find(&t->index->templates, name);
+    return tenancy_index_find(&t->index->templates, name);
 }
 
 const struct config_template *tenant_template(const struct config_tenant *t, struct slice name)

@@ -28,14 +28,15 @@ static const char *display_name(struct build *b, struct slice path)
 void build_prices(struct build *b)
 {
     struct config_prices *prices = &b->t->prices;
-    const struct yaml_node *map = child(b->root, "prices", YAML_MAP), *file = child(map, "file", YAML_SCALAR);
-    prices->deny_unpriced = slice_eq_str(child_text(map, "prices.unpriced"), "deny");
+    const struct yaml_node *map = node_child(b->root, "prices", YAML_MAP),
+                           *file = node_child(map, "file", YAML_SCALAR);
+    prices->deny_unpriced = slice_eq_str(node_text(map, "prices.unpriced"), "deny");
     if (file == NULL || file->text.n == 0 || file->text.n > setting_find("prices.file")->max)
         return; /* absent or reported */
     prices->file = source_path(b->source, &b->t->arena, file->text);
     struct buf text;
     struct err err = {0};
-    if (file_read(prices->file.p, PRICES_MAX, &text, &err) != 0) {
+    if (source_read(prices->file.p, PRICES_MAX, &text, &err) != 0) {
         source_complain(b->source, file, NULL, "cannot read `%s`: %s", SHOW(file->text), err.msg);
         return;
     }
@@ -62,23 +63,23 @@ static void check_currency(struct build *b, const struct yaml_node *at, const ch
 
 static void read_budget(struct build *b, const struct yaml_node *n, struct config_budget *x)
 {
-    x->name = child_text(n, "tenants.*.budgets[].name");
-    x->scope = slice_eq_str(child_text(n, "tenants.*.budgets[].scope"), "namespace") ? SCOPE_NAMESPACE
-                                                                                     : SCOPE_TENANT;
-    struct slice window = child_text(n, "tenants.*.budgets[].window");
+    x->name = node_text(n, "tenants.*.budgets[].name");
+    x->scope =
+        slice_eq_str(node_text(n, "tenants.*.budgets[].scope"), "namespace") ? SCOPE_NAMESPACE : SCOPE_TENANT;
+    struct slice window = node_text(n, "tenants.*.budgets[].window");
     x->window = slice_eq_str(window, "day")    ? WINDOW_DAY
                 : slice_eq_str(window, "week") ? WINDOW_WEEK
                                                : WINDOW_MONTH;
-    x->timezone = child_text(n, "tenants.*.budgets[].timezone");
+    x->timezone = node_text(n, "tenants.*.budgets[].timezone");
     x->at_limit = AT_LIMIT_BLOCK;
-    const struct yaml_node *limit = child(n, "limit", YAML_SCALAR);
+    const struct yaml_node *limit = node_child(n, "limit", YAML_SCALAR);
     if (limit != NULL && money_parse(limit->text, &x->limit, x->currency) == 0)
         check_currency(b, limit, x->currency);
 }
 
 static void read_budgets(struct build *b, const struct yaml_node *tenant, struct config_tenant *t)
 {
-    const struct yaml_node *list = child(tenant, "budgets", YAML_LIST);
+    const struct yaml_node *list = node_child(tenant, "budgets", YAML_LIST);
     if (list == NULL || list->count > setting_find("tenants.*.budgets")->max)
         return;
     t->budgets = arena_zalloc(&b->t->arena, (list->count + 1) * sizeof(*t->budgets));
@@ -93,17 +94,17 @@ static void read_budgets(struct build *b, const struct yaml_node *tenant, struct
 
 static void read_quotas(const struct yaml_node *tenant, struct config_tenant *t)
 {
-    const struct yaml_node *quotas = child(tenant, "quotas", YAML_MAP);
-    t->quota_workspaces = child_count(quotas, "tenants.*.quotas.workspaces");
-    t->quota_running = child_count(quotas, "tenants.*.quotas.running");
-    t->quota_creates_per_minute = child_count(quotas, "tenants.*.quotas.creates_per_minute");
+    const struct yaml_node *quotas = node_child(tenant, "quotas", YAML_MAP);
+    t->quota_workspaces = node_count(quotas, "tenants.*.quotas.workspaces");
+    t->quota_running = node_count(quotas, "tenants.*.quotas.running");
+    t->quota_creates_per_minute = node_count(quotas, "tenants.*.quotas.creates_per_minute");
     t->quota_namespace_running =
-        child_count(child(quotas, "namespace", YAML_MAP), "tenants.*.quotas.namespace.running");
+        node_count(node_child(quotas, "namespace", YAML_MAP), "tenants.*.quotas.namespace.running");
 }
 
 static void read_templates(struct build *b, const struct yaml_node *tenant, struct config_tenant *t)
 {
-    const struct yaml_node *list = child(tenant, "templates", YAML_LIST);
+    const struct yaml_node *list = node_child(tenant, "templates", YAML_LIST);
     if (list == NULL || list->count > setting_find("tenants.*.templates")->max)
         return;
     t->templates = arena_zalloc(&b->t->arena, (list->count + 1) * sizeof(*t->templates));
@@ -132,12 +133,12 @@ static void read_tenant(struct build *b, const struct yaml_node *n, struct confi
 {
     t->name = n->key;
     tenant_id(t->name, t->id);
-    (void)index_add(&b->t->arena, &b->t->index->tenants, t->name, t); /* keys of a map are unique */
-    if (!index_add(&b->t->arena, &b->t->index->tenant_ids, slice_str(t->id), t))
+    (void)tenancy_index_add(&b->t->arena, &b->t->index->tenants, t->name, t); /* keys of a map are unique */
+    if (!tenancy_index_add(&b->t->arena, &b->t->index->tenant_ids, slice_str(t->id), t))
         source_complain_key(b->source, n, NULL,
                             "tenant `%s`: another tenant's name gives the same id: choose another",
                             SHOW(t->name));
-    const struct yaml_node *gateway = child(n, "gateway", YAML_SCALAR);
+    const struct yaml_node *gateway = node_child(n, "gateway", YAML_SCALAR);
     if (gateway != NULL)
         t->gateway = build_reference(b, gateway, "gateways", "gateway", &b->t->index->gateways);
     read_templates(b, n, t);
@@ -148,7 +149,7 @@ static void read_tenant(struct build *b, const struct yaml_node *n, struct confi
 
 void build_tenants(struct build *b)
 {
-    const struct yaml_node *all = child(b->root, "tenants", YAML_MAP);
+    const struct yaml_node *all = node_child(b->root, "tenants", YAML_MAP);
     if (all == NULL || all->count > setting_find("tenants")->max)
         return;
     b->t->tenants = arena_zalloc(&b->t->arena, (all->count + 1) * sizeof(*b->t->tenants));

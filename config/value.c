@@ -21,7 +21,7 @@
 /* More than any budget needs; keeps sums of limits far from the edge of 128 bits. */
 #define MONEY_UNITS_MAX 1000000000000000ll
 
-bool word_in(const char *words, struct slice word)
+bool choices_have(const char *words, struct slice word)
 {
     struct slice rest = slice_str(words), one;
     while (rest.n > 0) {
@@ -103,7 +103,7 @@ static bool zone_is_plain(struct slice s)
 static void hint_zone(struct slice s, struct err *err)
 {
     struct buf table;
-    if (file_read(ZONE_FOLDER "/zone.tab", 1 << 20, &table, NULL) != 0)
+    if (source_read(ZONE_FOLDER "/zone.tab", 1 << 20, &table, NULL) != 0)
         return;
     struct hint h;
     hint_init(&h, s);
@@ -133,14 +133,14 @@ int value_zone(struct slice s, struct err *err)
                    SL_ARG(s)); /* at most 64 bytes behind the folder */
     struct buf head;
     struct err why = {0};
-    if (file_read(path, 1 << 20, &head, &why) == 0) {
+    if (source_read(path, 1 << 20, &head, &why) == 0) {
         bool is_zone = slice_starts(buf_view(&head), SL("TZif"));
         buf_fini(&head);
         if (is_zone)
             return 0;
     }
     struct buf known;
-    if (file_read(ZONE_FOLDER "/UTC", 1 << 20, &known, NULL) != 0)
+    if (source_read(ZONE_FOLDER "/UTC", 1 << 20, &known, NULL) != 0)
         return err_set(err, E_INVALID,
                        "cannot be checked: this machine has no time zones in " ZONE_FOLDER
                        " (package tzdata)");
@@ -152,7 +152,7 @@ int value_zone(struct slice s, struct err *err)
 
 static int check_choice(const struct setting *row, struct slice text, struct err *err)
 {
-    if (word_in(row->choices, text))
+    if (choices_have(row->choices, text))
         return 0;
     struct hint h;
     hint_init(&h, text);

@@ -14,7 +14,7 @@ int value_uid_range(struct slice s, uint32_t *ret_first, uint32_t *ret_count);
 /* An IANA name that this machine knows. 0, or E_INVALID with a sentence. */
 int value_zone(struct slice s, struct err *err);
 /* Is `word` one of the words, separated by spaces? `words` may be NULL. */
-bool word_in(const char *words, struct slice word);
+bool choices_have(const char *words, struct slice word);
 /* "`viewer`, `member` or `owner`". */
 #define CHOICES_MAX 256
 const char *choices_text(const struct setting *row, char out[CHOICES_MAX]);

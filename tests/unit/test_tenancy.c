@@ -76,7 +76,7 @@ static void load_full(struct loaded *l)
 static void read_text(const char *path, struct buf *out)
 {
     struct err err = {0};
-    if (file_read(path, 1 << 20, out, &err) != 0)
+    if (source_read(path, 1 << 20, out, &err) != 0)
         fail_msg("%s: %s", path, err.msg);
 }
 
