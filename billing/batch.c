@@ -196,6 +196,11 @@ static void batch_run(void *data)
         batch_end(x);
         return;
     }
+    if (x->billing->is_closing) {
+        x->pending = SIZE_MAX;
+        batch_part_done(x, E_CANCELLED, NULL);
+        return;
+    }
     struct owners_read *q = ARENA_NEW(&x->arena, struct owners_read);
     struct slice *keys = arena_alloc(&x->arena, (2 * x->n + 1) * sizeof(*keys));
     struct hash_row *seen = NULL;
@@ -219,7 +224,7 @@ static void batch_run(void *data)
         q->first[q->n++] = &x->items[i];
     }
     HASH_CLEAR(hh, seen);
-    if (q->n > 0 && !x->billing->is_closing)
+    if (q->n > 0)
         store_get(x->billing->store, FLEET, keys, 2 * q->n, on_owners, q);
     else
         batch_split(x);

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define DAYS_MAX   400
+#define DAYS_MAX   430 /* the months that are kept exactly, and the present one */
 #define GROUPS_MAX 10000
 #define DAY_MS     (INT64_C(86400) * 1000)
 #define JSON_MAX   (8u << 20)
