@@ -57,7 +57,8 @@ int controller_reload(struct controller *c, struct buf *ret_problems, struct buf
     door_reload(c->door);
     tenancy_unref(old);
     c->reloads_total++;
-    log_info("config.applied", LF_STR("file", c->config_path), LF_SLICE("needs_restart", buf_view(restart_notes)));
+    log_info("config.applied", LF_STR("file", c->config_path),
+             LF_SLICE("needs_restart", buf_view(restart_notes)));
     return 0;
 }
 
@@ -164,6 +165,8 @@ int controller_run(const char *config_path)
     tenancy_unref(c->tenancy);
     mem_free(c->providers);
     int code = c->exit_code;
+    if (code == 0)
+        log_info("stopped");
     mem_free(c);
     return code;
 }

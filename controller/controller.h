@@ -1,8 +1,9 @@
 /* controller: the daemon as one object. Everything that lives as long as the process hangs here.
  *
- * Happy path: controller_start loads the configuration's parts floor by floor (store, seal key, billing, providers,
- * scheduler, keys), then listens. Failure paths: each step that fails ends the start with one sentence and exit 1;
- * SIGTERM and SIGINT drain; SIGHUP reloads; a second signal ends at once. Crash-only: nothing is lost by kill -9. */
+ * Happy path: controller_start loads the configuration's parts floor by floor (store, seal key, billing,
+ * providers, scheduler, keys), then listens. Failure paths: each step that fails ends the start with one
+ * sentence and exit 1; SIGTERM and SIGINT drain; SIGHUP reloads; a second signal ends at once. Crash-only:
+ * nothing is lost by kill -9. */
 #ifndef REEVE_CONTROLLER_CONTROLLER_H
 #define REEVE_CONTROLLER_CONTROLLER_H
 
@@ -41,10 +42,10 @@ struct controller {
     struct server *server;
     struct door *door;
     struct acp *acp;
-    struct request *requests;   /* in flight, newest first (utlist) */
+    struct request *requests; /* in flight, newest first (utlist) */
     size_t n_requests;
     struct events *event_streams; /* of workspaces' states (utlist) */
-    struct open_tunnel *tunnels; /* WebSockets to sandboxes (utlist) */
+    struct open_tunnel *tunnels;  /* WebSockets to sandboxes (utlist) */
     bool is_ready;
     bool is_draining;
     int exit_code;
@@ -62,8 +63,8 @@ struct controller {
 /* Runs until the process shall end; gives its exit code. `config_path` outlives the call. */
 int controller_run(const char *config_path);
 
-/* Reads the file again and applies it atomically. On problems the running configuration stays; they are put into
- * *ret_problems' text. `restart_notes`: what takes effect only after a restart. 0 or E_INVALID. */
+/* Reads the file again and applies it atomically. On problems the running configuration stays; they are put
+ * into *ret_problems' text. `restart_notes`: what takes effect only after a restart. 0 or E_INVALID. */
 int controller_reload(struct controller *c, struct buf *ret_problems, struct buf *restart_notes);
 void controller_drain(struct controller *c);
 

@@ -46,12 +46,14 @@ static int key_read(struct opening *o)
     struct buf raw = BUF_INIT(SEAL_KEY_BYTES);
     int fd = open(o->key_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return err_set(&o->err, errno == ENOENT ? E_NOT_FOUND : E_IO, "seal key %s: %s", o->key_path, strerror(errno));
+        return err_set(&o->err, errno == ENOENT ? E_NOT_FOUND : E_IO, "seal key %s: %s", o->key_path,
+                       strerror(errno));
     ssize_t n = read(fd, text, sizeof text);
     (void)close(fd);
     if (n < KEY_HEX_SIZE || hex_decode(slice_of(text, KEY_HEX_SIZE), &raw) != 0) {
         buf_wipe(&raw);
-        return err_set(&o->err, E_INVALID, "seal key %s: expected %d hexadecimal digits", o->key_path, KEY_HEX_SIZE);
+        return err_set(&o->err, E_INVALID, "seal key %s: expected %d hexadecimal digits", o->key_path,
+                       KEY_HEX_SIZE);
     }
     memcpy(o->i.key.bytes, raw.p, SEAL_KEY_BYTES);
     buf_wipe(&raw);
@@ -94,7 +96,8 @@ static int key_make(struct opening *o)
     if (dir >= 0)
         (void)close(dir);
     buf_wipe(&hex);
-    return is_ok ? 0 : err_set(&o->err, E_IO, "seal key %s: cannot be made: %s", o->key_path, strerror(errno));
+    return is_ok ? 0
+                 : err_set(&o->err, E_IO, "seal key %s: cannot be made: %s", o->key_path, strerror(errno));
 }
 
 static int check_make(struct opening *o)
@@ -119,7 +122,8 @@ static int check_verify(struct opening *o)
     buf_fini(&sealed);
     buf_fini(&plain);
     return is_ok ? 0
-                 : err_set(&o->err, E_INVALID, "seal key %s: is not the one that this store was sealed with", o->key_path);
+                 : err_set(&o->err, E_INVALID, "seal key %s: is not the one that this store was sealed with",
+                           o->key_path);
 }
 
 /* --- the record --- */
@@ -144,7 +148,8 @@ static void save(struct opening *o)
     jsonw_ku64(&w, "epoch", o->i.epoch);
     jsonw_kstr(&w, "seal_check", o->check_hex);
     jsonw_object_end(&w);
-    struct store_op ops[] = {store_expect(SL(META_KEY), o->version), store_put(SL(META_KEY), buf_view(&value))};
+    struct store_op ops[] = {store_expect(SL(META_KEY), o->version),
+                             store_put(SL(META_KEY), buf_view(&value))};
     store_commit(o->store, SL("fleet"), ops, ARRAY_LEN(ops), on_saved, o);
     buf_fini(&value);
 }
@@ -165,7 +170,8 @@ static int record_read(struct opening *o, struct slice value)
     return code;
 }
 
-static void on_record(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err, void *data)
+static void on_record(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
+                      void *data)
 {
     struct opening *o = data;
     (void)has_more;
@@ -180,8 +186,9 @@ static void on_record(int code, const struct store_record *r, size_t n, bool has
         if (code == 0)
             code = key_read(o);
         if (code == E_NOT_FOUND)
-            code = err_set(&o->err, E_NOT_FOUND, "seal key %s is missing, and this store was sealed with it: restore it",
-                           o->key_path);
+            code =
+                err_set(&o->err, E_NOT_FOUND,
+                        "seal key %s is missing, and this store was sealed with it: restore it", o->key_path);
         if (code == 0)
             code = check_verify(o);
     } else {
@@ -201,7 +208,8 @@ static void on_record(int code, const struct store_record *r, size_t n, bool has
     save(o);
 }
 
-void installation_open(struct loop *l, struct store *s, const char *key_path, installation_cb done, void *data)
+void installation_open(struct loop *l, struct store *s, const char *key_path, installation_cb done,
+                       void *data)
 {
     struct opening *o = MEM_NEW(struct opening);
     o->loop = l;

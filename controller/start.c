@@ -38,7 +38,8 @@ static void start_fail(struct start *s, const char *what, const struct err *err)
 
 /* --- 7: listen --- */
 
-static const struct server_handler handler = {.on_request = route_request, .on_bad_request = route_bad_request};
+static const struct server_handler handler = {.on_request = route_request,
+                                              .on_bad_request = route_bad_request};
 
 static void listen_all(struct start *s)
 {
@@ -81,8 +82,8 @@ static void load_keys(struct start *s)
 
 /* --- 5: scheduler --- */
 
-static struct store_op llm_key_op(struct arena *a, const char *hash_hex, const struct workspace *ws, bool is_revoked,
-                                  void *data)
+static struct store_op llm_key_op(struct arena *a, const char *hash_hex, const struct workspace *ws,
+                                  bool is_revoked, void *data)
 {
     struct controller *c = data;
     const struct config_tenant *t = tenancy_tenant(c->tenancy, ws->tenant);
@@ -91,7 +92,8 @@ static struct store_op llm_key_op(struct arena *a, const char *hash_hex, const s
                                       .workspace = ws->name,
                                       .workspace_id = slice_str(ws->id),
                                       .user = ws->user,
-                                      .gateway = t != NULL && t->gateway != NULL ? t->gateway->name : SLICE_EMPTY,
+                                      .gateway =
+                                          t != NULL && t->gateway != NULL ? t->gateway->name : SLICE_EMPTY,
                                       .is_revoked = is_revoked,
                                       .made_at_ms = clock_wall_ms(c->loop.clock)};
     return billing_key_op(a, hash_hex, &owner);
@@ -102,14 +104,15 @@ static void on_change(const struct workspace *ws, void *data)
     struct controller *c = data;
     const struct config_tenant *t = tenancy_tenant(c->tenancy, ws->tenant);
     log_info("workspace.state", LF_SLICE("tenant", ws->tenant), LF_SLICE("namespace", ws->namespace),
-             LF_SLICE("workspace", ws->name), LF_STR("id", ws->id), LF_STR("state", workspace_state_name(ws->state)),
-             LF_STR("reason", ws->reason));
+             LF_SLICE("workspace", ws->name), LF_STR("id", ws->id),
+             LF_STR("state", workspace_state_name(ws->state)), LF_STR("reason", ws->reason));
     workspace_events_notify(c, ws);
     if (ws->state == WS_ABSENT && t != NULL && c->acp != NULL)
         acp_workspace_gone(c->acp, t->id, ws->id);
 }
 
-static void on_audit(const char *what, struct slice tenant, struct slice subject, struct slice detail, void *data)
+static void on_audit(const char *what, struct slice tenant, struct slice subject, struct slice detail,
+                     void *data)
 {
     struct controller *c = data;
     const struct config_tenant *t = tenancy_tenant(c->tenancy, tenant);
@@ -163,7 +166,8 @@ static void on_door(struct slice sandbox_id, struct slice workspace_id, struct s
         door_accept(c->door, workspace_id, stream);
 }
 
-static void on_provider_event(struct slice sandbox_id, struct slice workspace_id, const char *what, void *data)
+static void on_provider_event(struct slice sandbox_id, struct slice workspace_id, const char *what,
+                              void *data)
 {
     struct controller *c = data;
     if (c->scheduler != NULL)
@@ -235,7 +239,8 @@ static void open_providers(struct start *s)
                       LF_STR("detail", err.msg));
     }
     if (c->n_providers == 0) {
-        err_set(&s->err, E_UNAVAILABLE, "no provider of the configuration works on this machine; see the log above");
+        err_set(&s->err, E_UNAVAILABLE,
+                "no provider of the configuration works on this machine; see the log above");
         start_fail(s, "providers", &s->err);
         return;
     }

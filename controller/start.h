@@ -7,7 +7,8 @@
 /* `ready` fires once: code 0 when the listeners are open; else what failed, and nothing is left to serve. */
 typedef void (*start_cb)(int code, const struct err *err, struct controller *c);
 void start_begin(struct controller *c, start_cb ready);
-/* After the drain: closes what start opened, in reverse, then stops the loop. Safe on a half-started controller. */
+/* After the drain: closes what start opened, in reverse, then stops the loop. Safe on a half-started
+ * controller. */
 void start_undo(struct controller *c);
 
 #endif

@@ -29,6 +29,14 @@ static const struct stream_ops stream_uv_ops;
 static void deferred_run(void *data);
 static void queue_send(struct stream_uv *s);
 
+/* A reset is not an end: only a clean end of the peer's half is E_EOF here. */
+static int code_of(int uverr)
+{
+    int code = err_from_uv(uverr);
+
+    return code == E_EOF ? E_IO : code;
+}
+
 /* Frees when the handles are closed and no deferred call refers to it. */
 static void stream_maybe_free(struct stream_uv *s)
 {
@@ -116,7 +124,7 @@ static void on_uv_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf)
     if (n == UV_ENOBUFS && !s->wants_read)
         return;
     s->wants_read = false;
-    s->end_code = n == UV_EOF ? E_EOF : err_from_uv((int)n);
+    s->end_code = n == UV_EOF ? E_EOF : code_of((int)n);
     end_tell(s);
 }
 
@@ -164,7 +172,7 @@ static void on_uv_written(uv_write_t *req, int status)
             return;
         }
         if (s->write_code == 0) {
-            s->write_code = err_from_uv(status);
+            s->write_code = code_of(status);
             stream_defer(s);
         }
         return;
@@ -208,7 +216,7 @@ static void queue_send(struct stream_uv *s)
     rc = uv_write(&s->write_req, &s->u.stream, &b, 1, on_uv_written);
     if (rc != 0) {
         buf_fini(&s->flying);
-        write_break(s, err_from_uv(rc));
+        write_break(s, code_of(rc));
         return;
     }
     s->is_flying = true;
@@ -250,7 +258,7 @@ static int stream_uv_write(struct stream *base, const struct slice *v, size_t n)
     if (!s->is_flying) {
         rc = write_try(s, v, n, &sent);
         if (rc != 0) {
-            write_break(s, err_from_uv(rc));
+            write_break(s, code_of(rc));
             return s->write_code;
         }
         if (sent == all)

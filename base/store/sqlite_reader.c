@@ -76,10 +76,15 @@ static void add_counter(struct request *r, sqlite3_stmt *st)
     unsigned char value[16] = {0};
     struct slice stored = db_blob(st, 1);
 
-    if (stored.n == sizeof(value)) /* the writer refuses to go on with any other */
+    if (stored.n == sizeof(value)) {
         memcpy(value, stored.p, sizeof(value));
-    r->counters[r->items] =
-        (struct store_counter){.key = arena_slice(&r->arena, db_blob(st, 0)), .value = i128_load(value)};
+        r->counters[r->items] =
+            (struct store_counter){.key = arena_slice(&r->arena, db_blob(st, 0)), .value = i128_load(value)};
+    } else {
+        struct slice key = db_blob(st, 0);
+
+        (void)request_fail(r, E_STORE, "counter %.*s is damaged", SL_ARG(key)); /* the request has it */
+    }
 }
 
 /* The rows of a statement that asks for one more than the limit; `bytes_of` is how large the two blobs are.
@@ -100,10 +105,12 @@ static int read_rows(struct lane *l, struct request *r, sqlite3_stmt *st,
             break;
         }
         add(r, st);
+        if (r->code != 0)
+            break;
         r->items++;
     }
     db_done(st);
-    return 0;
+    return r->code;
 }
 
 static int read_range(struct lane *l, struct request *r)

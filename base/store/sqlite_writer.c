@@ -15,6 +15,7 @@
 #include "base/store/hash.h"
 
 #define WRITER_SLOTS_MAX 16384u /* of each kind kept between groups */
+#define COUNTER_BYTES    16u    /* as i128_store writes them */
 
 struct partition_slot {
     UT_hash_handle hh;
@@ -172,6 +173,7 @@ static uint64_t partition_next_version(struct writer *w, struct partition_slot *
     return ++p->seq;
 }
 
+/* *ret is NULL when what the file holds is no counter. */
 static int counter_get(struct writer *w, int64_t part, struct slice key, struct counter_slot **ret)
 {
     struct db *d = &w->lane.db;
@@ -196,10 +198,10 @@ static int counter_get(struct writer *w, int64_t part, struct slice key, struct 
     if ((rc = db_step(d, st, &has_row)) != 0)
         return rc;
     v = has_row ? db_blob(st, 0) : SLICE_EMPTY;
-    if (has_row && v.n != 16) {
+    if (has_row && v.n != COUNTER_BYTES) {
         db_done(st);
-        return err_set(&d->err, E_STORE, "store %s: a counter of %zu bytes: the file is damaged", d->path,
-                       v.n);
+        *ret = NULL;
+        return 0;
     }
     c = mem_zalloc(sizeof(*c) + k.n);
     c->value = has_row ? i128_load((const unsigned char *)v.p) : 0;
@@ -314,6 +316,12 @@ static int commit_check_add(struct writer *w, int64_t part, struct request *r, s
 
     if (rc != 0)
         return rc;
+    if (c == NULL) {
+        (void)request_fail(r, E_STORE, "store %s: counter %.*s is damaged", w->lane.db.path,
+                           SL_ARG(r->ops[i].key)); /* the request keeps the reason */
+        *ret_refused = true;
+        return 0;
+    }
     if (request_add(r, i, c->pending_commit == w->commits ? c->pending : c->value, &sum) != 0) {
         *ret_refused = true;
         return 0;
@@ -432,8 +440,10 @@ static int commit_apply(struct writer *w, struct partition_slot *p, struct reque
             break;
         case STORE_ADD:
             rc = counter_get(w, p->id, op->key, &c);
-            if (rc == 0)
+            if (rc == 0) {
+                must(c != NULL); /* commit_check has loaded it */
                 counter_set(w, c, r->results[i].counter);
+            }
             break;
         case STORE_APPEND:
             rc = commit_append(w, p, op, &r->results[i]);
@@ -504,7 +514,7 @@ static int group_write_counters(struct writer *w)
     while (w->dirty_counters != NULL) {
         struct counter_slot *c = w->dirty_counters;
         sqlite3_stmt *st = db_prepare(d, SQL_COUNTER_PUT);
-        unsigned char value[16];
+        unsigned char value[COUNTER_BYTES];
         int64_t part;
         bool has_row;
         int rc;

@@ -33,8 +33,8 @@ static void audit_write(struct controller *c, const char *tenant_id, const char 
 
 void audit_request(struct request *rq, const char *action, struct slice subject)
 {
-    audit_write(rq->c, rq->who.tenant != NULL ? rq->who.tenant->id : NULL, rq->who.subject, action, subject, SLICE_EMPTY,
-                rq->id);
+    audit_write(rq->c, rq->who.tenant != NULL ? rq->who.tenant->id : NULL, rq->who.subject, action, subject,
+                SLICE_EMPTY, rq->id);
 }
 
 void audit_self(struct controller *c, const char *tenant_id, const char *action, struct slice subject,

@@ -91,7 +91,8 @@ static void get_budget(struct request *rq)
         buf_fini(&out);
         return;
     }
-    request_problem(rq, E_NOT_FOUND, "no budget `%.*s` over the whole tenant; %.*s/instances lists a namespace budget's",
+    request_problem(rq, E_NOT_FOUND,
+                    "no budget `%.*s` over the whole tenant; %.*s/instances lists a namespace budget's",
                     SL_ARG(rq->params[0]), SL_ARG(rq->params[0]));
 }
 
@@ -120,8 +121,8 @@ static bool read_day(struct request *rq, const char *name, int64_t absent, bool 
         return true;
     (void)snprintf(full, sizeof full, "%.*sT00:00:00Z", text.n == 10 ? 10 : 0, text.p);
     if (time_parse(text.n == 10 ? slice_str(full) : text, ret) != 0) {
-        request_problem(rq, E_INVALID, "query parameter `%s`: expected a day like 2026-11-01, found `%.*s`", name,
-                        SL_ARG(text));
+        request_problem(rq, E_INVALID, "query parameter `%s`: expected a day like 2026-11-01, found `%.*s`",
+                        name, SL_ARG(text));
         return false;
     }
     int64_t day = 24 * 3600 * 1000, rest = *ret % day;
@@ -137,7 +138,8 @@ static void query_usage(struct request *rq, struct billing_usage_query *q, const
     time_civil(now, &year, &month, &day);
     q->tenant = rq->who.tenant->name;
     if (!read_day(rq, "from", time_from_civil(year, month, 1), false, &q->from_ms) ||
-        !read_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) || !request_query(rq, by, &q->by))
+        !read_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) ||
+        !request_query(rq, by, &q->by))
         return;
     if (q->by.p == NULL)
         q->by = SLICE_EMPTY;
@@ -147,7 +149,8 @@ static void query_usage(struct request *rq, struct billing_usage_query *q, const
             return;
         }
     }
-    request_problem(rq, E_INVALID, "query parameter `%s`: expected model, kind, day, namespace or workspace, found `%.*s`",
+    request_problem(rq, E_INVALID,
+                    "query parameter `%s`: expected model, kind, day, namespace or workspace, found `%.*s`",
                     by, SL_ARG(q->by));
 }
 
@@ -161,9 +164,9 @@ static void get_usage(struct request *rq)
         q.namespace = ns;
     /* a key that may not see everything sees one namespace at a time */
     if (ns.p == NULL ? !principal_has_namespace(&rq->who, SL("*")) : !principal_has_namespace(&rq->who, ns)) {
-        request_problem(rq, ns.p == NULL ? E_INVALID : E_NOT_FOUND, ns.p == NULL
-                                                                        ? "this key sees some namespaces: say ?namespace="
-                                                                        : "no such namespace");
+        request_problem(rq, ns.p == NULL ? E_INVALID : E_NOT_FOUND,
+                        ns.p == NULL ? "this key sees some namespaces: say ?namespace="
+                                     : "no such namespace");
         return;
     }
     query_usage(rq, &q, "group_by");
@@ -171,7 +174,8 @@ static void get_usage(struct request *rq)
 
 static void workspace_usage(struct request *rq)
 {
-    struct workspace *ws = scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
+    struct workspace *ws =
+        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
     if (ws == NULL) {
         request_problem(rq, E_NOT_FOUND, "no such workspace");
         return;
@@ -272,7 +276,8 @@ static void on_download_drain(struct exchange *ex, void *data)
     }
 }
 
-static const struct exchange_events download_events = {.on_abort = on_download_gone, .on_drain = on_download_drain};
+static const struct exchange_events download_events = {.on_abort = on_download_gone,
+                                                       .on_drain = on_download_drain};
 static const struct export_events export_events = {.on_part = on_part, .on_end = on_export_end};
 
 static void get_export(struct request *rq)
@@ -282,11 +287,13 @@ static void get_export(struct request *rq)
     if (!request_query(rq, "format", &format))
         return;
     if (billing_period_parse(rq->params[0]) != 0) {
-        request_problem(rq, E_INVALID, "period: expected a month like 2026-11, found `%.*s`", SL_ARG(rq->params[0]));
+        request_problem(rq, E_INVALID, "period: expected a month like 2026-11, found `%.*s`",
+                        SL_ARG(rq->params[0]));
         return;
     }
     if (format.p != NULL && !slice_eq_str(format, "csv") && !slice_eq_str(format, "jsonl")) {
-        request_problem(rq, E_INVALID, "query parameter `format`: expected csv or jsonl, found `%.*s`", SL_ARG(format));
+        request_problem(rq, E_INVALID, "query parameter `format`: expected csv or jsonl, found `%.*s`",
+                        SL_ARG(format));
         return;
     }
     if (!principal_has_namespace(&rq->who, SL("*"))) {
@@ -297,21 +304,24 @@ static void get_export(struct request *rq)
     d->period = rq->params[0];
     d->format = format.p != NULL && slice_eq_str(format, "jsonl") ? EXPORT_JSONL : EXPORT_CSV;
     exchange_own(rq->ex, &download_events, d);
-    d->x = billing_export_start(rq->c->billing, rq->who.tenant->name, d->period, d->format, &export_events, d);
+    d->x =
+        billing_export_start(rq->c->billing, rq->who.tenant->name, d->period, d->format, &export_events, d);
 }
 
 static const struct route rows[] = {
-    {"GET", "/v1/budgets", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_budgets, "Budgets of the tenant, every instance", NULL,
-     200},
-    {"GET", "/v1/budgets/{name}", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_budget, "One budget over the tenant", NULL, 200},
+    {"GET", "/v1/budgets", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_budgets,
+     "Budgets of the tenant, every instance", NULL, 200},
+    {"GET", "/v1/budgets/{name}", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_budget, "One budget over the tenant",
+     NULL, 200},
     {"GET", "/v1/budgets/{name}/instances", ROUTE_TENANT, ROLE_VIEWER, 0, 0, budget_instances,
      "A budget's instances, one per namespace where its scope says so", NULL, 200},
-    {"GET", "/v1/usage", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_usage, "Query the ledger", "from to group_by namespace", 200},
+    {"GET", "/v1/usage", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_usage, "Query the ledger",
+     "from to group_by namespace", 200},
     {"GET", "/v1/workspaces/{namespace}/{name}/usage", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
      workspace_usage, "What a workspace cost", "from to by", 200},
     {"GET", "/v1/suspense", ROUTE_EITHER, ROLE_OWNER, 0, 0, get_suspense,
      "What awaits attribution, a price or a decision", "limit after", 200},
-    {"GET", "/v1/periods/{period}/export", ROUTE_TENANT, ROLE_OWNER, 0, 0, get_export, "The ledger of a UTC month",
-     "format", 200},
+    {"GET", "/v1/periods/{period}/export", ROUTE_TENANT, ROLE_OWNER, 0, 0, get_export,
+     "The ledger of a UTC month", "format", 200},
 };
 const struct route_set routes_billing = {rows, ARRAY_LEN(rows)};

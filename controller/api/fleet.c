@@ -20,7 +20,9 @@ static void readyz(struct request *rq)
     if (rq->c->is_ready && !rq->c->is_draining)
         request_json(rq, 200, SL("{\"status\":\"ready\"}"), NULL, 0);
     else
-        request_json(rq, 503, rq->c->is_draining ? SL("{\"status\":\"draining\"}") : SL("{\"status\":\"starting\"}"), NULL, 0);
+        request_json(rq, 503,
+                     rq->c->is_draining ? SL("{\"status\":\"draining\"}") : SL("{\"status\":\"starting\"}"),
+                     NULL, 0);
 }
 
 static void get_metrics(struct request *rq)
@@ -30,8 +32,8 @@ static void get_metrics(struct request *rq)
     struct err err = {0};
     for (size_t i = 0; i < rq->tenancy->n_listen; i++)
         is_open = is_open && rq->tenancy->listen[i].probes;
-    if (!is_open &&
-        identity_of_request(rq->c, rq->tenancy, exchange_request(rq->ex), SLICE_NULL, false, &rq->who, &err) != 0) {
+    if (!is_open && identity_of_request(rq->c, rq->tenancy, exchange_request(rq->ex), SLICE_NULL, false,
+                                        &rq->who, &err) != 0) {
         request_error(rq, &err);
         return;
     }
@@ -101,8 +103,10 @@ static void openapi_operation(struct jsonw *w, const struct route *r)
     jsonw_key(w, status);
     jsonw_raw(w, SL("{\"description\":\"Success\"}"));
     jsonw_key(w, "default");
-    jsonw_raw(w, SL("{\"description\":\"A problem\",\"content\":{\"application/problem+json\":{\"schema\":{\"$ref\":"
-                    "\"#/components/schemas/Problem\"}}}}"));
+    jsonw_raw(
+        w,
+        SL("{\"description\":\"A problem\",\"content\":{\"application/problem+json\":{\"schema\":{\"$ref\":"
+           "\"#/components/schemas/Problem\"}}}}"));
     jsonw_object_end(w);
     if (r->authority == ROUTE_OPEN)
         jsonw_key(w, "security"), jsonw_raw(w, SL("[]"));
@@ -134,9 +138,12 @@ static void openapi(struct request *rq)
     jsonw_key(&w, "security");
     jsonw_raw(&w, SL("[{\"bearer\":[]}]"));
     jsonw_key(&w, "components");
-    jsonw_raw(&w, SL("{\"securitySchemes\":{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},\"schemas\":{\"Problem\":"
-                     "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\"},\"title\":{\"type\":\"string\"},"
-                     "\"status\":{\"type\":\"integer\"},\"detail\":{\"type\":\"string\"},\"code\":{\"type\":\"string\"},"
+    jsonw_raw(&w, SL("{\"securitySchemes\":{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},"
+                     "\"schemas\":{\"Problem\":"
+                     "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\"},\"title\":{"
+                     "\"type\":\"string\"},"
+                     "\"status\":{\"type\":\"integer\"},\"detail\":{\"type\":\"string\"},\"code\":{\"type\":"
+                     "\"string\"},"
                      "\"request_id\":{\"type\":\"string\"}}}}}"));
     jsonw_key(&w, "paths");
     jsonw_object(&w);
@@ -164,7 +171,8 @@ static void openapi(struct request *rq)
 
 static void reload(struct request *rq)
 {
-    struct buf problems = BUF_INIT((size_t)256 * 1024), notes = BUF_INIT(16384), out = BUF_INIT((size_t)512 * 1024);
+    struct buf problems = BUF_INIT((size_t)256 * 1024), notes = BUF_INIT(16384),
+               out = BUF_INIT((size_t)512 * 1024);
     struct jsonw w;
     int code = controller_reload(rq->c, &problems, &notes);
     if (code != 0) {
@@ -272,8 +280,8 @@ static void list_tenants(struct request *rq)
     list_answer(rq, &w, &out);
 }
 
-static void on_audit_page(int code, const struct store_entry *e, size_t n, bool has_more, const struct err *err,
-                          void *data)
+static void on_audit_page(int code, const struct store_entry *e, size_t n, bool has_more,
+                          const struct err *err, void *data)
 {
     struct request *rq = request_release(data, NULL);
     struct buf out = BUF_INIT((size_t)16 * 1024 * 1024);
@@ -310,8 +318,8 @@ static void get_audit(struct request *rq)
         request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted");
         return;
     }
-    store_log_read(rq->c->store, rq->who.tenant != NULL ? slice_str(rq->who.tenant->id) : SL("fleet"), SL("audit"), number,
-                   limit, on_audit_page, request_hold(rq, NULL));
+    store_log_read(rq->c->store, rq->who.tenant != NULL ? slice_str(rq->who.tenant->id) : SL("fleet"),
+                   SL("audit"), number, limit, on_audit_page, request_hold(rq, NULL));
 }
 
 static const struct route rows[] = {
@@ -320,9 +328,12 @@ static const struct route rows[] = {
     {"GET", "/metrics", ROUTE_OPEN, ROLE_NONE, 0, 0, get_metrics,
      "Figures for Prometheus; wants a fleet key unless the listener is marked probes", NULL, 200},
     {"GET", "/v1/openapi.json", ROUTE_OPEN, ROLE_NONE, 0, 0, openapi, "This document", NULL, 200},
-    {"POST", "/v1/reload", ROUTE_FLEET, ROLE_OWNER, 0, 0, reload, "Read the configuration file again", NULL, 200},
-    {"GET", "/v1/providers", ROUTE_FLEET, ROLE_VIEWER, 0, 0, list_providers, "Providers and what they can do", NULL, 200},
-    {"GET", "/v1/templates", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_templates, "The tenant's templates", NULL, 200},
+    {"POST", "/v1/reload", ROUTE_FLEET, ROLE_OWNER, 0, 0, reload, "Read the configuration file again", NULL,
+     200},
+    {"GET", "/v1/providers", ROUTE_FLEET, ROLE_VIEWER, 0, 0, list_providers, "Providers and what they can do",
+     NULL, 200},
+    {"GET", "/v1/templates", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_templates, "The tenant's templates", NULL,
+     200},
     {"GET", "/v1/tenants", ROUTE_FLEET, ROLE_VIEWER, 0, 0, list_tenants, "Tenants", NULL, 200},
     {"GET", "/v1/audit", ROUTE_EITHER, ROLE_OWNER, 0, 0, get_audit, "Who did what", "limit after", 200},
 };

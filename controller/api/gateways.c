@@ -54,11 +54,12 @@ static void verified(struct request *rq, const struct store_record *record, cons
     struct buf out = BUF_INIT(16384);
     struct jsonw w;
     /* another gateway's key is as unknown as none: one gateway learns nothing of another's tenants */
-    bool is_known = record->version != 0 && billing_key_parse(request_arena(rq), record->value, &owner) == 0 &&
+    bool is_known = record->version != 0 &&
+                    billing_key_parse(request_arena(rq), record->value, &owner) == 0 &&
                     slice_eq(owner.gateway, rq->who.gateway->name);
     struct workspace *ws = is_known ? scheduler_find_id(rq->c->scheduler, owner.workspace_id) : NULL;
-    bool is_active = ws != NULL && !owner.is_revoked && ws->state != WS_DELETING &&
-                     strcmp(ws->llm_key_hash, hash) == 0;
+    bool is_active =
+        ws != NULL && !owner.is_revoked && ws->state != WS_DELETING && strcmp(ws->llm_key_hash, hash) == 0;
     jsonw_init(&w, &out);
     jsonw_object(&w);
     jsonw_kbool(&w, "valid", is_active);
@@ -77,8 +78,8 @@ static void verified(struct request *rq, const struct store_record *record, cons
     buf_fini(&out);
 }
 
-static void on_key_record(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
-                          void *data)
+static void on_key_record(int code, const struct store_record *r, size_t n, bool has_more,
+                          const struct err *err, void *data)
 {
     void *hash;
     struct request *rq = request_release(data, &hash);
@@ -106,7 +107,8 @@ static void verify_key(struct request *rq)
     char *hash = arena_zalloc(request_arena(rq), SHA256_HEX_SIZE);
     struct buf raw = BUF_INIT(SHA256_BYTES);
     if ((in.key.p == NULL) == (in.key_hash.p == NULL)) {
-        request_problem(rq, E_INVALID, "expected `key` (its text) or `key_hash` (hex SHA-256 of it), one of them");
+        request_problem(rq, E_INVALID,
+                        "expected `key` (its text) or `key_hash` (hex SHA-256 of it), one of them");
         return;
     }
     if (in.key.p != NULL) {
@@ -126,8 +128,8 @@ static void verify_key(struct request *rq)
 }
 
 static const struct route rows[] = {
-    {"POST", "/v1/gateways/{gateway}/usage", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_RAW, USAGE_BODY_MAX, post_usage,
-     "Report usage in the gateway's own dialect", NULL, 200},
+    {"POST", "/v1/gateways/{gateway}/usage", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_RAW, USAGE_BODY_MAX,
+     post_usage, "Report usage in the gateway's own dialect", NULL, 200},
     {"POST", "/v1/gateways/{gateway}/keys/verify", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_JSON, 0, verify_key,
      "Whose LLM key is this?", NULL, 200},
 };

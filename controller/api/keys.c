@@ -98,15 +98,15 @@ static void create_key(struct request *rq)
         return;
     }
     if (role_parse(in.role, &role) != 0 || role == ROLE_NONE) {
-        request_problem(rq, E_INVALID, "role: expected owner, member or viewer, found `%.*s`", SL_ARG(in.role));
+        request_problem(rq, E_INVALID, "role: expected owner, member or viewer, found `%.*s`",
+                        SL_ARG(in.role));
         return;
     }
     if (role > rq->who.role) {
         request_problem(rq, E_FORBIDDEN, "role: above your own");
         return;
     }
-    JSON_FOREACH(it, in.namespaces)
-    {
+    JSON_FOREACH (it, in.namespaces) {
         struct slice ns = json_string(it);
         if (n == KEYRING_NAMESPACES_MAX || (!slice_eq_str(ns, "*") && !name_is_valid(ns))) {
             request_problem(rq, E_INVALID, "namespaces[%zu]: expected at most %d legal names, or \"*\"", n,
@@ -153,9 +153,11 @@ static void revoke_key(struct request *rq)
 
 static const struct route rows[] = {
     {"GET", "/v1/whoami", ROUTE_EITHER, ROLE_VIEWER, 0, 0, whoami, "Who is this key?", NULL, 200},
-    {"GET", "/v1/keys", ROUTE_TENANT, ROLE_OWNER, 0, 0, list_keys, "Service keys made over the API", NULL, 200},
-    {"POST", "/v1/keys", ROUTE_TENANT, ROLE_OWNER, ROUTE_BODY_JSON, 0, create_key, "Make a service key; its text is shown once",
-     NULL, 201},
-    {"DELETE", "/v1/keys/{id}", ROUTE_TENANT, ROLE_OWNER, 0, 0, revoke_key, "Revoke a service key", NULL, 204},
+    {"GET", "/v1/keys", ROUTE_TENANT, ROLE_OWNER, 0, 0, list_keys, "Service keys made over the API", NULL,
+     200},
+    {"POST", "/v1/keys", ROUTE_TENANT, ROLE_OWNER, ROUTE_BODY_JSON, 0, create_key,
+     "Make a service key; its text is shown once", NULL, 201},
+    {"DELETE", "/v1/keys/{id}", ROUTE_TENANT, ROLE_OWNER, 0, 0, revoke_key, "Revoke a service key", NULL,
+     204},
 };
 const struct route_set routes_keys = {rows, ARRAY_LEN(rows)};

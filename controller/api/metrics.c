@@ -47,17 +47,23 @@ READ(read_retries, f->scheduler.retries)
 READ(read_provider_errors, f->scheduler.provider_errors)
 
 static const struct metric rows[] = {
-    {"reeve_requests_in_flight", "gauge", "Requests that have no answer yet, streams included.", read_requests_in_flight},
+    {"reeve_requests_in_flight", "gauge", "Requests that have no answer yet, streams included.",
+     read_requests_in_flight},
     {"reeve_connections", "gauge", "Client connections.", read_connections},
     {"reeve_proxied_requests_total", "counter", "Requests passed on to sandboxes.", read_proxied},
-    {"reeve_proxied_refused_total", "counter", "Workspace requests refused after authentication.", read_refused},
+    {"reeve_proxied_refused_total", "counter", "Workspace requests refused after authentication.",
+     read_refused},
     {"reeve_reloads_total", "counter", "Configurations applied since the start.", read_reloads},
-    {"reeve_reload_failures_total", "counter", "Configurations refused since the start.", read_reload_failures},
+    {"reeve_reload_failures_total", "counter", "Configurations refused since the start.",
+     read_reload_failures},
     {"reeve_loop_slow_turns_total", "counter", "Turns of the event loop over 20 ms.", read_slow_turns},
     {"reeve_start_time_seconds", "gauge", "Unix time of the start.", read_start},
-    {"reeve_usage_events_accepted_total", "counter", "Usage events posted to the ledger.", read_usage_accepted},
-    {"reeve_usage_events_duplicates_total", "counter", "Usage events that were there already.", read_usage_duplicates},
-    {"reeve_usage_events_conflicts_total", "counter", "Usage events repeated with other facts.", read_usage_conflicts},
+    {"reeve_usage_events_accepted_total", "counter", "Usage events posted to the ledger.",
+     read_usage_accepted},
+    {"reeve_usage_events_duplicates_total", "counter", "Usage events that were there already.",
+     read_usage_duplicates},
+    {"reeve_usage_events_conflicts_total", "counter", "Usage events repeated with other facts.",
+     read_usage_conflicts},
     {"reeve_usage_events_suspense_total", "counter", "Usage events put into suspense.", read_usage_suspense},
     {"reeve_usage_batches_total", "counter", "Batches of usage events.", read_usage_batches},
     {"reeve_usage_failures_total", "counter", "Batches that the store failed.", read_usage_failures},
@@ -85,11 +91,11 @@ void metrics_write(struct controller *c, struct buf *out)
         (void)buf_printf(out, "%s %llu\n", rows[i].name, (unsigned long long)rows[i].read(&f));
     }
     head(out, "reeve_http_responses_total", "counter", "Answers by class of status.");
-    for (int class = 1; class < 6; class++)
+    for (int class = 1; class < 6; class ++)
         (void)buf_printf(out, "reeve_http_responses_total{class=\"%dxx\"} %llu\n", class,
                          (unsigned long long)c->requests_total[class]);
     head(out, "reeve_workspaces", "gauge", "Workspaces by state.");
     for (int s = WS_PROVISIONING; s <= WS_FAILED; s++)
-        (void)buf_printf(out, "reeve_workspaces{state=\"%s\"} %zu\n", workspace_state_name((enum workspace_state)s),
-                         f.scheduler.by_state[s]);
+        (void)buf_printf(out, "reeve_workspaces{state=\"%s\"} %zu\n",
+                         workspace_state_name((enum workspace_state)s), f.scheduler.by_state[s]);
 }

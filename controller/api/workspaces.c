@@ -26,8 +26,8 @@ static void answer_workspace(struct request *rq, int status, const struct worksp
     workspace_json(ws, rq->tenancy->public_url, &w);
     if (status == 202 || status == 201)
         extra[n++] = (struct http_header){
-            SL("Location"), slice_str(arena_printf(request_arena(rq), "/v1/workspaces/%.*s/%.*s", SL_ARG(ws->namespace),
-                                                   SL_ARG(ws->name)))};
+            SL("Location"), slice_str(arena_printf(request_arena(rq), "/v1/workspaces/%.*s/%.*s",
+                                                   SL_ARG(ws->namespace), SL_ARG(ws->name)))};
     if (status == 202)
         extra[n++] = (struct http_header){SL("Retry-After"), SL("1")};
     request_json(rq, status, buf_view(&out), extra, n);
@@ -93,19 +93,20 @@ struct wish {
     const struct json *labels, *env, *resources;
 };
 
-static bool read_pairs(struct request *rq, const struct json *object, const char *field, struct workspace_pair **ret,
-                       size_t *ret_n)
+static bool read_pairs(struct request *rq, const struct json *object, const char *field,
+                       struct workspace_pair **ret, size_t *ret_n)
 {
     struct workspace_pair *pairs = arena_zalloc(request_arena(rq), PAIRS_MAX * sizeof *pairs);
     size_t n = 0;
-    JSON_FOREACH(it, object)
-    {
+    JSON_FOREACH (it, object) {
         struct slice value = json_string(it);
-        if (value.p == NULL || n == PAIRS_MAX || json_key(it).n == 0 || json_key(it).n > 128 || value.n > 4096) {
-            request_problem(rq, E_INVALID,
-                            "%s.%.*s: expected at most %d members, each a string of at most 4,096 bytes under a name of "
-                            "1 to 128",
-                            field, (int)(json_key(it).n < 128 ? json_key(it).n : 128), json_key(it).p, PAIRS_MAX);
+        if (value.p == NULL || n == PAIRS_MAX || json_key(it).n == 0 || json_key(it).n > 128 ||
+            value.n > 4096) {
+            request_problem(
+                rq, E_INVALID,
+                "%s.%.*s: expected at most %d members, each a string of at most 4,096 bytes under a name of "
+                "1 to 128",
+                field, (int)(json_key(it).n < 128 ? json_key(it).n : 128), json_key(it).p, PAIRS_MAX);
             return false;
         }
         pairs[n++] = (struct workspace_pair){json_key(it), value};
@@ -129,7 +130,8 @@ static void find_or_create(struct request *rq, const struct wish *x)
     struct billing_budget_view budget;
     struct slice retry;
     if (!request_duration(rq, "wait", WAIT_MAX_MS, &wr.wait_ms) || !request_query(rq, "retry", &retry) ||
-        !read_pairs(rq, x->labels, "labels", &labels, &wr.n_labels) || !read_pairs(rq, x->env, "env", &env, &wr.n_env))
+        !read_pairs(rq, x->labels, "labels", &labels, &wr.n_labels) ||
+        !read_pairs(rq, x->env, "env", &env, &wr.n_env))
         return;
     if (query_find(exchange_request(rq->ex)->query, "wait").p == NULL)
         wr.wait_ms = 30000;
@@ -150,7 +152,8 @@ static void find_or_create(struct request *rq, const struct wish *x)
     }
     wr.no_make = billing_gate(rq->c->billing, rq->who.tenant->name, x->namespace, &budget, NULL) != 0;
     struct waiting *wt = waiting_new(rq, NULL);
-    wt->subject = slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(x->namespace), SL_ARG(x->name)));
+    wt->subject =
+        slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(x->namespace), SL_ARG(x->name)));
     wt->wait = scheduler_find_or_create(rq->c->scheduler, &wr, on_made, wt);
 }
 
@@ -199,7 +202,8 @@ static void post_find_or_create(struct request *rq)
 
 static struct workspace *named(struct request *rq)
 {
-    struct workspace *ws = scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
+    struct workspace *ws =
+        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
     if (ws == NULL)
         request_problem(rq, E_NOT_FOUND, "no such workspace");
     return ws;
@@ -253,7 +257,8 @@ static void list_workspaces(struct request *rq)
     if (label.p != NULL) {
         f.label_value = label;
         if (!slice_cut(&f.label_value, '=', &f.label_name)) {
-            request_problem(rq, E_INVALID, "query parameter `label`: expected name=value, found `%.*s`", SL_ARG(label));
+            request_problem(rq, E_INVALID, "query parameter `label`: expected name=value, found `%.*s`",
+                            SL_ARG(label));
             return;
         }
     }
@@ -261,8 +266,8 @@ static void list_workspaces(struct request *rq)
         request_problem(rq, E_INVALID, "query parameter `after`: expected what `next` gave");
         return;
     }
-    size_t n = scheduler_list(rq->c->scheduler, rq->who.tenant->name, after_ns, after.p != NULL ? after : SLICE_EMPTY,
-                              list_wants, &f, found, limit + 1);
+    size_t n = scheduler_list(rq->c->scheduler, rq->who.tenant->name, after_ns,
+                              after.p != NULL ? after : SLICE_EMPTY, list_wants, &f, found, limit + 1);
     struct buf out = BUF_INIT(JSON_BYTES_MAX);
     struct jsonw w;
     size_t shown = n < limit ? n : limit;
@@ -291,7 +296,8 @@ static void delete_workspace(struct request *rq)
     if (!request_duration(rq, "wait", WAIT_MAX_MS, &wait_ms) || !request_query(rq, "keep_home", &keep))
         return;
     if (keep.p != NULL && !slice_eq_str(keep, "0") && !slice_eq_str(keep, "1")) {
-        request_problem(rq, E_INVALID, "query parameter `keep_home`: expected 0 or 1, found `%.*s`", SL_ARG(keep));
+        request_problem(rq, E_INVALID, "query parameter `keep_home`: expected 0 or 1, found `%.*s`",
+                        SL_ARG(keep));
         return;
     }
     if (keep.p != NULL && slice_eq_str(keep, "1")) {
@@ -299,9 +305,10 @@ static void delete_workspace(struct request *rq)
         return;
     }
     struct waiting *wt = waiting_new(rq, "workspace.delete");
-    wt->subject = slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(rq->params[0]), SL_ARG(rq->params[1])));
-    wt->wait = scheduler_delete(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1], false, wait_ms,
-                                on_settled, wt);
+    wt->subject =
+        slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(rq->params[0]), SL_ARG(rq->params[1])));
+    wt->wait = scheduler_delete(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1], false,
+                                wait_ms, on_settled, wt);
 }
 
 enum action { ACTION_SUSPEND, ACTION_RESUME, ACTION_RESTART };
@@ -321,7 +328,8 @@ static void act(struct request *rq, enum action action, const char *audit)
         return;
     }
     struct waiting *wt = waiting_new(rq, audit);
-    wt->subject = slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(ws->namespace), SL_ARG(ws->name)));
+    wt->subject =
+        slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(ws->namespace), SL_ARG(ws->name)));
     if (action == ACTION_SUSPEND)
         wt->wait = scheduler_suspend(s, ws, SUSPEND_OPERATOR, wait_ms, on_settled, wt);
     else if (action == ACTION_RESUME)
@@ -386,8 +394,8 @@ static void on_events_drain(struct request *rq, void *data)
     exchange_end(ex);
 }
 
-static void on_events_page(int code, const struct store_entry *entries, size_t n, bool has_more, const struct err *err,
-                           void *data)
+static void on_events_page(int code, const struct store_entry *entries, size_t n, bool has_more,
+                           const struct err *err, void *data)
 {
     void *arg;
     (void)err;
@@ -419,15 +427,14 @@ static void events_read(struct events *e)
     if (e->is_reading)
         return;
     e->is_reading = true;
-    store_log_read(e->c->store, slice_str(e->tenant_id), slice_str(e->log), e->after, EVENTS_PAGE, on_events_page,
-                   request_hold(e->rq, e));
+    store_log_read(e->c->store, slice_str(e->tenant_id), slice_str(e->log), e->after, EVENTS_PAGE,
+                   on_events_page, request_hold(e->rq, e));
 }
 
 void workspace_events_notify(struct controller *c, const struct workspace *ws)
 {
     struct events *e;
-    DL_FOREACH(c->event_streams, e)
-    {
+    DL_FOREACH (c->event_streams, e) {
         if (strcmp(e->id, ws->id) == 0)
             events_read(e);
     }
@@ -466,15 +473,15 @@ static void get_events(struct request *rq)
 }
 
 static const struct route rows[] = {
-    {"POST", "/v1/workspaces/find-or-create", ROUTE_TENANT, ROLE_MEMBER, ROUTE_BODY_JSON, 0, post_find_or_create,
-     "Find or create a workspace named in the body", "wait retry", 200},
+    {"POST", "/v1/workspaces/find-or-create", ROUTE_TENANT, ROLE_MEMBER, ROUTE_BODY_JSON, 0,
+     post_find_or_create, "Find or create a workspace named in the body", "wait retry", 200},
     {"GET", "/v1/workspaces", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_workspaces, "List workspaces",
      "limit after namespace state label", 200},
     {"PUT", "/v1/workspaces/{namespace}/{name}", ROUTE_TENANT, ROLE_MEMBER,
-     ROUTE_BODY_JSON | ROUTE_BODY_OPTIONAL | ROUTE_NAMESPACE_FIRST, 0, put_workspace, "Find or create a workspace",
-     "wait retry", 200},
-    {"GET", "/v1/workspaces/{namespace}/{name}", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0, get_workspace,
-     "Read a workspace", NULL, 200},
+     ROUTE_BODY_JSON | ROUTE_BODY_OPTIONAL | ROUTE_NAMESPACE_FIRST, 0, put_workspace,
+     "Find or create a workspace", "wait retry", 200},
+    {"GET", "/v1/workspaces/{namespace}/{name}", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
+     get_workspace, "Read a workspace", NULL, 200},
     {"DELETE", "/v1/workspaces/{namespace}/{name}", ROUTE_TENANT, ROLE_MEMBER, ROUTE_NAMESPACE_FIRST, 0,
      delete_workspace, "Delete a workspace and its home", "wait keep_home", 202},
     {"POST", "/v1/workspaces/{namespace}/{name}/suspend", ROUTE_TENANT, ROLE_MEMBER, ROUTE_NAMESPACE_FIRST, 0,
@@ -485,7 +492,7 @@ static const struct route rows[] = {
      restart_workspace, "Start the server in a workspace anew", "wait", 200},
     {"POST", "/v1/workspaces/{namespace}/{name}/extend", ROUTE_TENANT, ROLE_MEMBER, ROUTE_NAMESPACE_FIRST, 0,
      extend_workspace, "Count this moment as activity", NULL, 200},
-    {"GET", "/v1/workspaces/{namespace}/{name}/events", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0, get_events,
-     "State changes as server-sent events", NULL, 200},
+    {"GET", "/v1/workspaces/{namespace}/{name}/events", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
+     get_events, "State changes as server-sent events", NULL, 200},
 };
 const struct route_set routes_workspaces = {rows, ARRAY_LEN(rows)};

@@ -30,17 +30,19 @@ static size_t on_stdout(char *p, size_t size, size_t n, void *data)
 
 static void print_problem(const struct api_answer *a)
 {
-    struct slice detail = json_string(json_get(a->json, "detail")), code = json_string(json_get(a->json, "code"));
+    struct slice detail = json_string(json_get(a->json, "detail")),
+                 code = json_string(json_get(a->json, "code"));
     struct slice id = json_string(json_get(a->json, "request_id"));
     if (a->json == NULL)
         (void)fprintf(stderr, "reeve: the controller answered %d\n", a->status);
     else
-        (void)fprintf(stderr, "reeve: %.*s: %.*s (status %d, request %.*s)\n", SL_ARG(code), SL_ARG(detail), a->status,
-                      SL_ARG(id));
+        (void)fprintf(stderr, "reeve: %.*s: %.*s (status %d, request %.*s)\n", SL_ARG(code), SL_ARG(detail),
+                      a->status, SL_ARG(id));
 }
 
 /* `sink` NULL: into ret->body. */
-static int perform(const char *method, const char *path, struct slice body, bool to_stdout, struct api_answer *ret)
+static int perform(const char *method, const char *path, struct slice body, bool to_stdout,
+                   struct api_answer *ret)
 {
     const char *key = getenv("REEVE_KEY"), *tenant = getenv("REEVE_TENANT");
     struct buf url = BUF_INIT(8192), bearer = BUF_INIT(1024), acting = BUF_INIT(1024);

@@ -19,7 +19,8 @@ static void add_query(struct buf *path, const char *name, const char *value)
 
 static struct slice money(const struct json *amount, char out[96])
 {
-    struct slice n = json_string(json_get(amount, "amount")), currency = json_string(json_get(amount, "currency"));
+    struct slice n = json_string(json_get(amount, "amount")),
+                 currency = json_string(json_get(amount, "currency"));
     (void)snprintf(out, 96, "%.*s %.*s", SL_ARG(n), SL_ARG(currency));
     return slice_str(out);
 }
@@ -34,11 +35,10 @@ static void usage_row(struct table *t, struct slice group, const struct json *it
 {
     static const char *const kinds[] = {"input", "output", "cache_read", "cache_write"};
     char text[96];
-    const struct json *tokens = json_get(it, "tokens");
     table_row(t);
     table_cell(t, 0, group);
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        table_cell(t, i + 1, count(json_get(tokens, kinds[i])));
+        table_cell(t, i + 1, count(json_get(it, kinds[i])));
     table_cell(t, 5, money(json_get(it, "cost"), text));
 }
 
@@ -72,8 +72,7 @@ static int usage(const struct command *cmd)
     } else {
         struct table t;
         table_init(&t, heads, ARRAY_LEN(heads));
-        JSON_FOREACH(it, json_get(a.json, "items"))
-        {
+        JSON_FOREACH (it, json_get(a.json, "items")) {
             usage_row(&t, by != NULL ? json_string(json_get(it, by)) : SLICE_EMPTY, it);
         }
         usage_row(&t, SL("total"), json_get(a.json, "total"));
@@ -86,7 +85,8 @@ static int usage(const struct command *cmd)
 static int budget(const struct command *cmd)
 {
     (void)cmd;
-    static const char *const heads[] = {"BUDGET", "NAMESPACE", "LIMIT", "SPENT", "UNSETTLED", "REMAINING", "RESETS"};
+    static const char *const heads[] = {"BUDGET",    "NAMESPACE", "LIMIT", "SPENT",
+                                        "UNSETTLED", "REMAINING", "RESETS"};
     static const char *const sums[] = {"limit", "spent", "unsettled", "remaining"};
     struct api_answer a;
     int code = api_call("GET", "/v1/budgets", SLICE_NULL, &a);
@@ -98,8 +98,7 @@ static int budget(const struct command *cmd)
         struct table t;
         char text[96];
         table_init(&t, heads, ARRAY_LEN(heads));
-        JSON_FOREACH(it, json_get(a.json, "items"))
-        {
+        JSON_FOREACH (it, json_get(a.json, "items")) {
             table_row(&t);
             table_cell(&t, 0, json_string(json_get(it, "name")));
             table_cell(&t, 1, json_string(json_get(it, "namespace")));
@@ -143,7 +142,8 @@ static const struct option_row usage_options[] = {
     {NULL, NULL, NULL}};
 static const struct option_row budget_options[] = {{"--json", NULL, "print what the controller answered"},
                                                    {NULL, NULL, NULL}};
-static const struct option_row export_options[] = {{"--format", "FORMAT", "csv (default) or jsonl"}, {NULL, NULL, NULL}};
+static const struct option_row export_options[] = {{"--format", "FORMAT", "csv (default) or jsonl"},
+                                                   {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"usage", NULL, "[NAMESPACE/NAME]", "what was used, and its cost", 0, 1, usage_options, usage},

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command_set *const sets[] = {&commands_serve, &commands_workspace, &commands_billing, &commands_key};
+static const struct command_set *const sets[] = {&commands_serve, &commands_workspace, &commands_billing,
+                                                 &commands_key};
 
 static struct {
     const struct command *command;
@@ -55,16 +56,18 @@ static void print_all(FILE *f)
     for (size_t s = 0; s < ARRAY_LEN(sets); s++)
         for (size_t i = 0; i < sets[s]->n; i++)
             print_line(f, &sets[s]->rows[i]);
-    (void)fprintf(f, "\nCommands that talk to a controller read REEVE_URL (http://127.0.0.1:8700) and REEVE_KEY.\n"
-                     "Every command takes --help; those that print tables take --json.\n"
-                     "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the controller cannot be reached.\n");
+    (void)fprintf(
+        f, "\nCommands that talk to a controller read REEVE_URL (http://127.0.0.1:8700) and REEVE_KEY.\n"
+           "Every command takes --help; those that print tables take --json.\n"
+           "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the controller cannot be reached.\n");
 }
 
 static void print_one(FILE *f, const struct command *c)
 {
     print_line(f, c);
     for (const struct option_row *o = c->options; o != NULL && o->name != NULL; o++)
-        (void)fprintf(f, "    %s %-*s %s\n", o->name, 22 - (int)strlen(o->name), o->value != NULL ? o->value : "", o->help);
+        (void)fprintf(f, "    %s %-*s %s\n", o->name, 22 - (int)strlen(o->name),
+                      o->value != NULL ? o->value : "", o->help);
 }
 
 int command_usage_error(const char *fmt, ...)
@@ -126,7 +129,8 @@ static int read_given(const struct command *c, int argc, char **argv, int at)
         else if (o->value != NULL && at + 1 < argc)
             value = argv[++at];
         else if (o->value != NULL || equals != NULL)
-            return command_usage_error("option `%s` %s", text, o->value != NULL ? "wants a value" : "takes no value");
+            return command_usage_error("option `%s` %s", text,
+                                       o->value != NULL ? "wants a value" : "takes no value");
         given.names[given.n_options] = o->name;
         given.values[given.n_options++] = value;
     }

@@ -1,6 +1,7 @@
 /* command: the commands of the one binary, as a table. `--help` and the usage text come from the rows.
  *
- * Exit codes: 0 done; 1 refused or failed (the problem is on stderr); 2 used wrongly; 3 the controller cannot be reached. */
+ * Exit codes: 0 done; 1 refused or failed (the problem is on stderr); 2 used wrongly; 3 the controller cannot
+ * be reached. */
 #ifndef REEVE_CONTROLLER_CLI_COMMAND_H
 #define REEVE_CONTROLLER_CLI_COMMAND_H
 
@@ -19,8 +20,8 @@ struct option_row {
 #define ARGUMENTS_MAX 8
 
 struct command {
-    const char *name, *sub;  /* "workspace", "create"; sub NULL: none */
-    const char *arguments;   /* "NAMESPACE/NAME" */
+    const char *name, *sub; /* "workspace", "create"; sub NULL: none */
+    const char *arguments;  /* "NAMESPACE/NAME" */
     const char *help;
     int least_arguments, most_arguments;
     const struct option_row *options; /* ends with {NULL} */
@@ -29,9 +30,9 @@ struct command {
 
 /* What was given, for the running command. */
 int command_count(void);
-const char *command_argument(int i);               /* NULL when not given */
-const char *command_option(const char *name);      /* the value; "" for a flag; NULL when absent */
-bool command_wants_json(void);                     /* --json, or stdout is no terminal is not enough: only --json */
+const char *command_argument(int i);          /* NULL when not given */
+const char *command_option(const char *name); /* the value; "" for a flag; NULL when absent */
+bool command_wants_json(void); /* --json, or stdout is no terminal is not enough: only --json */
 int command_usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 int command_main(int argc, char **argv);
@@ -48,8 +49,8 @@ struct api_answer {
     struct buf body;
     struct json *json; /* NULL when the body is not JSON */
 };
-/* Calls REEVE_URL (default http://127.0.0.1:8700) with REEVE_KEY. Returns EXIT_DONE for a 2xx answer; else the problem was
- * printed and the exit code is returned. */
+/* Calls REEVE_URL (default http://127.0.0.1:8700) with REEVE_KEY. Returns EXIT_DONE for a 2xx answer; else
+ * the problem was printed and the exit code is returned. */
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret);
 /* The same, the body streamed to stdout. */
 int api_download(const char *path);
@@ -67,7 +68,8 @@ struct table {
     size_t cap;
 };
 void table_init(struct table *t, const char *const *heads, size_t n);
-void table_cell(struct table *t, size_t column, struct slice text); /* of the newest row; control bytes become '?' */
+void table_cell(struct table *t, size_t column,
+                struct slice text); /* of the newest row; control bytes become '?' */
 void table_row(struct table *t);
 void table_print(struct table *t); /* and frees */
 

@@ -20,8 +20,9 @@ static int new_key(const struct command *cmd)
     if (command_wants_json())
         (void)printf("{\"key\":\"%s\",\"hash\":\"sha256:%s\"}\n", text, hash);
     else
-        (void)printf("%s\n\n# its line under `keys:` in reeve.yaml\n- {name: %s, role: %s, hash: \"sha256:%s\"}\n", text,
-                     name, role, hash);
+        (void)printf(
+            "%s\n\n# its line under `keys:` in reeve.yaml\n- {name: %s, role: %s, hash: \"sha256:%s\"}\n",
+            text, name, role, hash);
     mem_wipe(text, sizeof text);
     return EXIT_DONE;
 }
@@ -73,11 +74,9 @@ static int list(const struct command *cmd)
     } else {
         struct table t;
         table_init(&t, heads, ARRAY_LEN(heads));
-        JSON_FOREACH(it, json_get(a.json, "items"))
-        {
+        JSON_FOREACH (it, json_get(a.json, "items")) {
             struct buf all = BUF_INIT(TABLE_CELL_MAX);
-            JSON_FOREACH(ns, json_get(it, "namespaces"))
-            {
+            JSON_FOREACH (ns, json_get(it, "namespaces")) {
                 (void)buf_printf(&all, "%s%.*s", all.n > 0 ? "," : "", SL_ARG(json_string(ns)));
             }
             table_row(&t);

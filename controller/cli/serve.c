@@ -61,8 +61,8 @@ static int check(const struct command *cmd)
     buf_fini(&out);
     if (code == 0)
         (void)printf("%s: %zu tenant%s, %zu template%s, %zu provider%s: valid\n", config_path(), t->n_tenants,
-                     t->n_tenants == 1 ? "" : "s", t->n_templates, t->n_templates == 1 ? "" : "s", t->n_providers,
-                     t->n_providers == 1 ? "" : "s");
+                     t->n_tenants == 1 ? "" : "s", t->n_templates, t->n_templates == 1 ? "" : "s",
+                     t->n_providers, t->n_providers == 1 ? "" : "s");
     tenancy_unref(t);
     config_problems_fini(&problems);
     return code == 0 ? EXIT_DONE : EXIT_REFUSED;
@@ -98,7 +98,8 @@ static int init(const struct command *cmd)
 {
     (void)cmd;
     const char *folder = command_argument(0) != NULL ? command_argument(0) : ".";
-    char owner[TOKEN_TEXT_MAX], fleet[TOKEN_TEXT_MAX], owner_hash[SHA256_HEX_SIZE + 8], fleet_hash[SHA256_HEX_SIZE + 8];
+    char owner[TOKEN_TEXT_MAX], fleet[TOKEN_TEXT_MAX], owner_hash[SHA256_HEX_SIZE + 8],
+        fleet_hash[SHA256_HEX_SIZE + 8];
     unsigned char random[24];
     struct buf config = BUF_INIT(65536), prices = BUF_INIT(65536), secret = BUF_INIT(128);
     struct buf owner_line = BUF_INIT(128), fleet_line = BUF_INIT(128);
@@ -114,7 +115,7 @@ static int init(const struct command *cmd)
     (void)buf_printf(&owner_line, "%s\n", owner);
     (void)buf_printf(&fleet_line, "%s\n", fleet);
     struct starter_options o = {.listen = command_option("--listen") != NULL ? command_option("--listen")
-                                                                              : "127.0.0.1:8700",
+                                                                             : "127.0.0.1:8700",
                                 .data_dir = "data",
                                 .tenant = "demo",
                                 .owner_hash = owner_hash,
@@ -122,7 +123,8 @@ static int init(const struct command *cmd)
                                 .gateway_url = command_option("--gateway")};
     starter_config(&o, &config);
     starter_prices(&prices);
-    /* the configuration last: a run that died in between can be repeated after removing what it says is there */
+    /* the configuration last: a run that died in between can be repeated after removing what it says is there
+     */
     int code = write_file(folder, "gateway.secret", 0600, buf_view(&secret));
     if (code == EXIT_DONE)
         code = write_file(folder, "key", 0600, buf_view(&owner_line));
@@ -133,7 +135,8 @@ static int init(const struct command *cmd)
     if (code == EXIT_DONE)
         code = write_file(folder, "reeve.yaml", 0600, buf_view(&config));
     if (code == EXIT_DONE)
-        (void)printf("%s/reeve.yaml, prices.yaml, key (tenant demo, owner), fleet.key and gateway.secret are written.\n"
+        (void)printf("%s/reeve.yaml, prices.yaml, key (tenant demo, owner), fleet.key and gateway.secret are "
+                     "written.\n"
                      "Start it: reeve serve -c %s/reeve.yaml\n",
                      folder, folder);
     mem_wipe(owner, sizeof owner);
@@ -146,19 +149,22 @@ static int init(const struct command *cmd)
     return code;
 }
 
-static const struct option_row serve_options[] = {{"-c", "FILE", "the configuration; default reeve.yaml"},
-                                                  {"--log", "FORM", "json or human; default: by the terminal"},
-                                                  {"--log-level", "LEVEL", "debug, info (default) or warn"},
-                                                  {NULL, NULL, NULL}};
+static const struct option_row serve_options[] = {
+    {"-c", "FILE", "the configuration; default reeve.yaml"},
+    {"--log", "FORM", "json or human; default: by the terminal"},
+    {"--log-level", "LEVEL", "debug, info (default) or warn"},
+    {NULL, NULL, NULL}};
 static const struct option_row check_options[] = {{"-c", "FILE", "the configuration; default reeve.yaml"},
                                                   {NULL, NULL, NULL}};
-static const struct option_row init_options[] = {{"--listen", "ADDRESS", "default 127.0.0.1:8700"},
-                                                 {"--gateway", "URL", "where the demo tenant's model calls go"},
-                                                 {NULL, NULL, NULL}};
+static const struct option_row init_options[] = {
+    {"--listen", "ADDRESS", "default 127.0.0.1:8700"},
+    {"--gateway", "URL", "where the demo tenant's model calls go"},
+    {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"serve", NULL, "", "run the controller", 0, 0, serve_options, serve},
-    {"check", NULL, "[FILE]", "say everything that is wrong with a configuration", 0, 1, check_options, check},
+    {"check", NULL, "[FILE]", "say everything that is wrong with a configuration", 0, 1, check_options,
+     check},
     {"init", NULL, "[FOLDER]", "write a starter configuration with its keys", 0, 1, init_options, init},
 };
 const struct command_set commands_serve = {rows, ARRAY_LEN(rows)};

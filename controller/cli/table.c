@@ -1,5 +1,5 @@
-/* table: columns for people, on stdout. What comes from sandboxes and users is printed without control bytes, so that a
- * name cannot drive the terminal. */
+/* table: columns for people, on stdout. What comes from sandboxes and users is printed without control bytes,
+ * so that a name cannot drive the terminal. */
 #include "controller/cli/command.h"
 
 #include "base/core/mem.h"

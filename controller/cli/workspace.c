@@ -30,13 +30,15 @@ static void add_query(struct buf *path, const char *name, const char *value)
 
 static void row_of(struct table *t, const struct json *ws)
 {
-    static const char *const fields[] = {"namespace", "name", "state", "provider", "template", "created_at", "reason"};
+    static const char *const fields[] = {"namespace", "name",       "state", "provider",
+                                         "template",  "created_at", "reason"};
     table_row(t);
     for (size_t i = 0; i < ARRAY_LEN(fields); i++)
         table_cell(t, i, json_string(json_get(ws, fields[i])));
 }
 
-static const char *const heads[] = {"NAMESPACE", "NAME", "STATE", "PROVIDER", "TEMPLATE", "CREATED", "REASON"};
+static const char *const heads[] = {"NAMESPACE", "NAME",    "STATE", "PROVIDER",
+                                    "TEMPLATE",  "CREATED", "REASON"};
 
 static int show_one(const char *method, const char *path, struct slice body)
 {
@@ -77,8 +79,7 @@ static int list(const struct command *cmd)
             mem_free(t.cells);
             return code;
         }
-        JSON_FOREACH(ws, json_get(a.json, "items"))
-        {
+        JSON_FOREACH (ws, json_get(a.json, "items")) {
             row_of(&t, ws);
         }
         struct slice more = json_string(json_get(a.json, "next"));
@@ -133,7 +134,7 @@ static int show(const struct command *cmd)
     return act("GET", "");
 }
 
-static int delete(const struct command *cmd)
+static int delete (const struct command *cmd)
 {
     (void)cmd;
     return act("DELETE", "");

@@ -1,4 +1,5 @@
-/* acp: see acp.h. Here: which of the routes it is, the filtered list of server ids, and DELETE with its deadline. */
+/* acp: see acp.h. Here: which of the routes it is, the filtered list of server ids, and DELETE with its
+ * deadline. */
 #include "controller/edge/acp_server.h"
 
 #include "base/core/mem.h"
@@ -15,8 +16,8 @@ static bool server_id_is_valid(struct slice id)
         return false;
     for (size_t i = 0; i < id.n; i++) {
         char c = id.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-              c == '.'))
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+              c == '_' || c == '.'))
             return false;
     }
     return true;
@@ -85,8 +86,7 @@ static void list_write(const struct json *servers, const bool *is_mine, struct b
     jsonw_object(&w);
     jsonw_key(&w, "servers");
     jsonw_array(&w);
-    JSON_FOREACH(it, servers)
-    {
+    JSON_FOREACH (it, servers) {
         if (i < LIST_IDS_MAX && is_mine[i])
             jsonw_value(&w, it);
         i++;
@@ -95,7 +95,8 @@ static void list_write(const struct json *servers, const bool *is_mine, struct b
     jsonw_object_end(&w);
 }
 
-static void on_owners(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err, void *data)
+static void on_owners(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
+                      void *data)
 {
     (void)has_more;
     void *arg;
@@ -123,17 +124,18 @@ static void list_done(struct side *d)
     size_t n = 0;
     int code = d->status == 200 ? json_parse(buf_view(&d->answer), NULL, &root, NULL) : E_UPSTREAM;
     if (code != 0) {
-        request_problem(rq, E_UPSTREAM, "the server in the sandbox answered %d to the list of sessions", d->status);
+        request_problem(rq, E_UPSTREAM, "the server in the sandbox answered %d to the list of sessions",
+                        d->status);
         side_free(d);
         return;
     }
-    JSON_FOREACH(it, json_get(root, "servers"))
-    {
+    JSON_FOREACH (it, json_get(root, "servers")) {
         struct slice id = json_string(json_get(it, "serverId"));
         if (n == LIST_IDS_MAX)
             break;
         keys[n++] = slice_str(arena_printf(request_arena(rq), "acp/%s/%.*s", d->to.workspace_id,
-                                           server_id_is_valid(id) ? (int)id.n : 0, server_id_is_valid(id) ? id.p : ""));
+                                           server_id_is_valid(id) ? (int)id.n : 0,
+                                           server_id_is_valid(id) ? id.p : ""));
     }
     side_free(d);
     request_own(rq);

@@ -1,6 +1,7 @@
 /* acp_post: one POST of a JSON-RPC message to a server id. See acp.h for the rules it keeps.
  *
- * The post outlives its exchange when it was answered 202 while the server inside still holds its own answer back. */
+ * The post outlives its exchange when it was answered 202 while the server inside still holds its own answer
+ * back. */
 #include "controller/edge/acp_server.h"
 
 #include "base/core/mem.h"
@@ -10,22 +11,23 @@
 #include <string.h>
 #include <utlist.h>
 
-#define DISCARD_BYTES_MAX ((uint64_t)64 * 1024 * 1024) /* of a body that is too large, read only to answer properly */
-#define PREFIX_BYTES_MAX  65536                        /* of it, kept to find the id */
+#define DISCARD_BYTES_MAX                                                                                    \
+    ((uint64_t)64 * 1024 * 1024) /* of a body that is too large, read only to answer properly */
+#define PREFIX_BYTES_MAX 65536   /* of it, kept to find the id */
 
 struct acp_post {
     struct acp *acp;
     struct acp_server *server;
     struct request *rq; /* NULL once it was answered or its client left */
     struct proxy_target to;
-    struct slice body;  /* in the exchange's arena until it was passed on */
-    char *id;           /* JSON text; NULL: a notification or a response */
+    struct slice body; /* in the exchange's arena until it was passed on */
+    char *id;          /* JSON text; NULL: a notification or a response */
     bool is_prompt;
     bool has_agent; /* ?agent= was given: the server inside may make the session */
     bool is_passed_on;
-    bool is_pending;    /* in the server's list of requests in flight */
+    bool is_pending; /* in the server's list of requests in flight */
     struct http_call *call;
-    int status;         /* of the server inside */
+    int status; /* of the server inside */
     struct buf answer;
     struct acp_post *prev, *next;
 };
@@ -107,8 +109,7 @@ void acp_post_attached(struct acp_post *p)
 void acp_post_free_all(struct acp_server *s)
 {
     struct acp_post *p, *tmp;
-    DL_FOREACH_SAFE(s->posts, p, tmp)
-    {
+    DL_FOREACH_SAFE (s->posts, p, tmp) {
         DL_DELETE(s->posts, p);
         if (p->call != NULL)
             http_call_cancel(p->call);
@@ -143,14 +144,18 @@ static int refusal(struct acp_post *p, struct err *err)
         struct slice text = json_string(json_get(j, "detail"));
         if (text.p == NULL)
             text = json_string(json_get(j, "title"));
-        (void)snprintf(detail, sizeof detail, "%.*s", (int)(text.n < 400 ? text.n : 400), text.n > 0 ? text.p : "");
+        (void)snprintf(detail, sizeof detail, "%.*s", (int)(text.n < 400 ? text.n : 400),
+                       text.n > 0 ? text.p : "");
     }
     json_free(j);
     if (p->status == 400 && !p->has_agent)
-        return err_set(err, E_GONE, "session lost: the server in the sandbox does not know this server id (it was restarted)%s%s",
-                       detail[0] != '\0' ? ": " : "", detail);
-    return err_set(err, p->status == 413 ? E_TOO_LARGE : E_UPSTREAM, "the server in the sandbox answered %d%s%s",
-                   p->status, detail[0] != '\0' ? ": " : "", detail);
+        return err_set(
+            err, E_GONE,
+            "session lost: the server in the sandbox does not know this server id (it was restarted)%s%s",
+            detail[0] != '\0' ? ": " : "", detail);
+    return err_set(err, p->status == 413 ? E_TOO_LARGE : E_UPSTREAM,
+                   "the server in the sandbox answered %d%s%s", p->status, detail[0] != '\0' ? ": " : "",
+                   detail);
 }
 
 static void on_end(struct http_call *call, void *data)
@@ -266,8 +271,8 @@ static void on_claimed(int code, const struct err *cause, void *data)
     else if (code != 0)
         err_set(&err, code, "server id: %s", cause != NULL ? cause->msg : err_title(code));
     else if (p->is_prompt)
-        (void)billing_gate(p->acp->c->billing, p->rq->who.tenant->name, ws != NULL ? ws->namespace : SLICE_EMPTY,
-                           &budget, &err);
+        (void)billing_gate(p->acp->c->billing, p->rq->who.tenant->name,
+                           ws != NULL ? ws->namespace : SLICE_EMPTY, &budget, &err);
     if (err.code != 0) {
         p->acp->c->refused_total++;
         post_error(p, &err);
@@ -295,7 +300,8 @@ static int read_envelope(struct acp_post *p, struct slice body, struct err *err)
     else if (id != NULL && t != JSON_NUMBER && t != JSON_STRING && t != JSON_NULL)
         code = err_set(err, E_INVALID, "id: expected a number or a string, found %s", json_type_name(id));
     else if (method.p == NULL && !is_answer)
-        code = err_set(err, E_INVALID, "method: expected a string, found %s", json_type_name(json_get(j, "method")));
+        code = err_set(err, E_INVALID, "method: expected a string, found %s",
+                       json_type_name(json_get(j, "method")));
     if (method.p != NULL && (t == JSON_NUMBER || t == JSON_STRING)) {
         struct buf out = BUF_INIT(1024);
         struct jsonw w;
@@ -370,7 +376,8 @@ static void refusal_end(struct refusal *f)
     struct request *rq = f->rq;
     bool is_message = envelope_scan(buf_view(&f->prefix), &e);
     struct slice id = e.id.p != NULL ? arena_slice(request_arena(rq), e.id) : SLICE_NULL;
-    bool has_answer = !is_message || (e.id.p != NULL && !e.has_result) || (e.method.p == NULL && !e.has_result);
+    bool has_answer =
+        !is_message || (e.id.p != NULL && !e.has_result) || (e.method.p == NULL && !e.has_result);
     buf_fini(&f->prefix);
     answer_error(rq, id, has_answer, &f->err);
 }

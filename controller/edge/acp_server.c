@@ -11,7 +11,8 @@
 
 #define LATE_BYTES_MAX 65536
 
-struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id)
+struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
+                                  struct slice id)
 {
     char key[sizeof((struct acp_server *)0)->key];
     struct acp_server *s;
@@ -39,8 +40,7 @@ static void server_free(struct acp_server *s)
 {
     struct acp_pending *p, *tmp;
     HASH_DEL(s->acp->servers, s);
-    DL_FOREACH_SAFE(s->pending, p, tmp)
-    {
+    DL_FOREACH_SAFE (s->pending, p, tmp) {
         mem_free(p->id);
         mem_free(p);
     }
@@ -50,7 +50,8 @@ static void server_free(struct acp_server *s)
 
 void acp_server_maybe_free(struct acp_server *s)
 {
-    /* Nobody's and idle: a GET that no POST followed. Otherwise kept as a cache of its record, up to a number. */
+    /* Nobody's and idle: a GET that no POST followed. Otherwise kept as a cache of its record, up to a
+     * number. */
     if (is_idle(s) && (s->subject[0] == '\0' || HASH_COUNT(s->acp->servers) > ACP_SERVERS_MAX))
         server_free(s);
 }
@@ -59,7 +60,8 @@ void acp_server_maybe_free(struct acp_server *s)
 
 struct claim {
     struct acp *acp;
-    char key[sizeof((struct acp_server *)0)->key]; /* the server is looked up again: it may have gone meanwhile */
+    char key[sizeof((struct acp_server *)0)->key]; /* the server is looked up again: it may have gone
+                                                      meanwhile */
     char tenant_id[16];
     char subject[160];
     bool may_take;
@@ -98,8 +100,8 @@ static void on_claimed(const struct store_commit_answer *a, void *data)
         claim_end(cl, a->code, a->code == 0 ? cl->subject : NULL, a->err);
 }
 
-static void on_claim_read(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
-                          void *data)
+static void on_claim_read(int code, const struct store_record *r, size_t n, bool has_more,
+                          const struct err *err, void *data)
 {
     (void)has_more;
     struct claim *cl = data;
@@ -113,7 +115,8 @@ static void on_claim_read(int code, const struct store_record *r, size_t n, bool
         claim_end(cl, E_NOT_FOUND, NULL, NULL);
     } else {
         claim_key(cl, key);
-        struct store_op ops[] = {store_expect(slice_str(key), 0), store_put(slice_str(key), slice_str(cl->subject))};
+        struct store_op ops[] = {store_expect(slice_str(key), 0),
+                                 store_put(slice_str(key), slice_str(cl->subject))};
         store_commit(cl->acp->c->store, slice_str(cl->tenant_id), ops, ARRAY_LEN(ops), on_claimed, cl);
     }
 }
@@ -177,8 +180,7 @@ void acp_server_unclaim(struct acp_server *s)
 static struct acp_pending *pending_find(struct acp_server *s, struct slice id)
 {
     struct acp_pending *p;
-    DL_FOREACH(s->pending, p)
-    {
+    DL_FOREACH (s->pending, p) {
         if (slice_eq_str(id, p->id))
             return p;
     }
@@ -230,7 +232,8 @@ void acp_server_error(struct acp_server *s, struct slice id, const struct err *e
     for (struct acp_stream *st = s->streams; st != NULL; st = acp_stream_next(st))
         is_sent = acp_stream_send(st, buf_view(&event)) || is_sent;
     if (!is_sent)
-        (void)buf_slice(&s->late, buf_view(&event)); /* full: the client has not come back for 64 KiB of errors */
+        (void)buf_slice(&s->late,
+                        buf_view(&event)); /* full: the client has not come back for 64 KiB of errors */
     buf_fini(&event);
 }
 
@@ -272,14 +275,14 @@ void acp_close(struct acp *a)
     struct acp_server *s, *tmp;
     if (a == NULL)
         return;
-    HASH_ITER(hh, a->servers, s, tmp)
-    {
+    HASH_ITER (hh, a->servers, s, tmp) {
         server_drop(s);
     }
     mem_free(a);
 }
 
-/* Records of a deleted workspace: its id never comes again, so what a crash leaves is dead weight, not a danger. */
+/* Records of a deleted workspace: its id never comes again, so what a crash leaves is dead weight, not a
+ * danger. */
 struct purge {
     struct acp *acp;
     char tenant_id[16];
@@ -297,8 +300,8 @@ static void on_purged(const struct store_commit_answer *a, void *data)
         mem_free(p);
 }
 
-static void on_purge_page(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
-                          void *data)
+static void on_purge_page(int code, const struct store_record *r, size_t n, bool has_more,
+                          const struct err *err, void *data)
 {
     (void)err;
     (void)has_more;
@@ -316,7 +319,8 @@ static void on_purge_page(int code, const struct store_record *r, size_t n, bool
 
 static void purge_page(struct purge *p)
 {
-    store_scan(p->acp->c->store, slice_str(p->tenant_id), slice_str(p->prefix), SLICE_EMPTY, 500, on_purge_page, p);
+    store_scan(p->acp->c->store, slice_str(p->tenant_id), slice_str(p->prefix), SLICE_EMPTY, 500,
+               on_purge_page, p);
 }
 
 void acp_workspace_gone(struct acp *a, const char *tenant_id, const char *workspace_id)
@@ -324,8 +328,7 @@ void acp_workspace_gone(struct acp *a, const char *tenant_id, const char *worksp
     struct acp_server *s, *tmp;
     struct err err = {0};
     err_set(&err, E_GONE, "the workspace was deleted");
-    HASH_ITER(hh, a->servers, s, tmp)
-    {
+    HASH_ITER (hh, a->servers, s, tmp) {
         if (strcmp(s->workspace_id, workspace_id) != 0)
             continue;
         acp_server_fail(s, &err);

@@ -1,4 +1,5 @@
-/* acp_server: one server id of one workspace: whose it is, its streams, its requests in flight. Inside acp only. */
+/* acp_server: one server id of one workspace: whose it is, its streams, its requests in flight. Inside acp
+ * only. */
 #ifndef REEVE_CONTROLLER_EDGE_ACP_SERVER_H
 #define REEVE_CONTROLLER_EDGE_ACP_SERVER_H
 
@@ -6,10 +7,10 @@
 
 #include <uthash.h>
 
-#define ACP_SERVER_ID_MAX   128
-#define ACP_PENDING_MAX     64   /* requests in flight on one server id */
-#define ACP_SERVERS_MAX     20000 /* remembered; idle ones beyond are forgotten (their records stay) */
-#define ACP_ENVELOPE_MAX    ((size_t)8 * 1024 * 1024) /* an answer or event of the server inside */
+#define ACP_SERVER_ID_MAX 128
+#define ACP_PENDING_MAX   64    /* requests in flight on one server id */
+#define ACP_SERVERS_MAX   20000 /* remembered; idle ones beyond are forgotten (their records stay) */
+#define ACP_ENVELOPE_MAX  ((size_t)8 * 1024 * 1024) /* an answer or event of the server inside */
 
 struct acp_stream;
 struct acp_post;
@@ -41,18 +42,20 @@ struct acp {
     struct acp_server *servers;
 };
 
-struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id);
+struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
+                                  struct slice id);
 void acp_server_maybe_free(struct acp_server *s); /* forgets it when it is idle and there are too many */
 
-/* Whose is it? `may_take`: a POST makes it the subject's when it is nobody's (durable before `done`). Code 0: the
- * subject's; E_NOT_FOUND: nobody's yet (only without may_take); E_FORBIDDEN: another's; E_STORE…. The holder tells whether
- * the caller is still there. */
+/* Whose is it? `may_take`: a POST makes it the subject's when it is nobody's (durable before `done`). Code 0:
+ * the subject's; E_NOT_FOUND: nobody's yet (only without may_take); E_FORBIDDEN: another's; E_STORE…. The
+ * holder tells whether the caller is still there. */
 typedef void (*acp_claim_cb)(int code, const struct err *err, void *data);
-void acp_server_claim(struct acp_server *s, const char *subject, bool may_take, acp_claim_cb done, void *data);
+void acp_server_claim(struct acp_server *s, const char *subject, bool may_take, acp_claim_cb done,
+                      void *data);
 /* Removes the record; the id may be taken anew. */
 void acp_server_unclaim(struct acp_server *s);
 
-bool acp_pending_add(struct acp_server *s, struct slice id); /* false: in flight already, or too many */
+bool acp_pending_add(struct acp_server *s, struct slice id);  /* false: in flight already, or too many */
 bool acp_pending_done(struct acp_server *s, struct slice id); /* false: was not in flight */
 /* A stream of it is fed: requests that wait may be answered 202. */
 void acp_server_attached(struct acp_server *s);
@@ -63,11 +66,11 @@ void acp_server_error(struct acp_server *s, struct slice id, const struct err *e
 
 /* acp_post.c */
 void acp_post_start(struct request *rq, const struct proxy_target *to, struct acp_server *s);
-void acp_post_attached(struct acp_post *p);                             /* answer 202 if that is due */
-void acp_post_fail(struct acp_post *p, const struct err *err);           /* answer with the error if it still waits */
+void acp_post_attached(struct acp_post *p);                    /* answer 202 if that is due */
+void acp_post_fail(struct acp_post *p, const struct err *err); /* answer with the error if it still waits */
 /* acp_stream.c */
 void acp_stream_start(struct request *rq, struct acp_server *s);
-void acp_stream_watch(struct acp_server *s); /* without a client: only to see the agent's end */
+void acp_stream_watch(struct acp_server *s);   /* without a client: only to see the agent's end */
 void acp_stream_unwatch(struct acp_server *s); /* the watcher is not needed any more */
 bool acp_stream_send(struct acp_stream *st, struct slice event); /* whole events; false: it has no client */
 struct acp_stream *acp_stream_next(const struct acp_stream *st);

@@ -1,9 +1,10 @@
-/* acp_stream: one event stream of a server id, from the server inside to a client (or to nobody: a watcher, which only
- * looks for the agent's end). See acp.h for the rules it keeps.
+/* acp_stream: one event stream of a server id, from the server inside to a client (or to nobody: a watcher,
+ * which only looks for the agent's end). See acp.h for the rules it keeps.
  *
- * Events are passed on whole. Reading from the server inside goes on while the client is slow, up to SPOOL_BYTES_MAX
- * in the connection's queue: a reader that stalls loses events there without a word. Lost ones show as gaps in the ids,
- * and asking again from the last one that was passed on brings them back while they are in the server's ring. */
+ * Events are passed on whole. Reading from the server inside goes on while the client is slow, up to
+ * SPOOL_BYTES_MAX in the connection's queue: a reader that stalls loses events there without a word. Lost
+ * ones show as gaps in the ids, and asking again from the last one that was passed on brings them back while
+ * they are in the server's ring. */
 #include "controller/edge/acp_server.h"
 
 #include "base/core/log.h"
@@ -30,16 +31,16 @@ struct acp_stream {
     char last_event_id[24]; /* asked with; "" for the whole ring */
     uint64_t last_id;
     bool has_last;
-    bool is_live;     /* fed by the server inside */
+    bool is_live; /* fed by the server inside */
     bool was_live;
-    bool is_healing;  /* asked again because of a gap: the next gap is real */
+    bool is_healing; /* asked again because of a gap: the next gap is real */
     bool is_paused;
     unsigned busy;    /* inside a callback that still needs it */
     bool is_unwanted; /* freed as soon as it is not busy */
     int tries;
     int status;
     int64_t held_since_ms;
-    size_t spooled;   /* bytes given to the client's connection since it said stop */
+    size_t spooled; /* bytes given to the client's connection since it said stop */
     bool is_stalled;
     struct buf partial; /* of an event that is not whole yet */
     struct acp_stream *prev, *next;
@@ -107,8 +108,7 @@ static void stream_end(struct acp_stream *st)
 void acp_stream_free_all(struct acp_server *s)
 {
     struct acp_stream *st, *tmp;
-    DL_FOREACH_SAFE(s->streams, st, tmp)
-    {
+    DL_FOREACH_SAFE (s->streams, st, tmp) {
         struct request *rq = st->rq;
         stream_free(st);
         if (rq != NULL) {
@@ -221,8 +221,8 @@ static enum event_fate event_fate(struct acp_stream *st, const struct event *e)
     if (st->has_last && e->id > st->last_id + 1) {
         if (!st->is_healing)
             return EVENT_GAP;
-        log_warn("acp.events_lost", LF_STR("workspace", st->server->workspace_id), LF_STR("server_id", st->server->id),
-                 LF_INT("after", st->last_id), LF_INT("found", e->id));
+        log_warn("acp.events_lost", LF_STR("workspace", st->server->workspace_id),
+                 LF_STR("server_id", st->server->id), LF_INT("after", st->last_id), LF_INT("found", e->id));
     }
     st->is_healing = false;
     st->has_last = true;
@@ -237,8 +237,8 @@ static void agent_exited(struct acp_stream *st)
     acp_server_fail(st->server, &err);
 }
 
-/* Takes whole events from the front of `in`; returns how many bytes it took, or SIZE_MAX when the stream is asked anew (or
- * gone) and the rest is void. */
+/* Takes whole events from the front of `in`; returns how many bytes it took, or SIZE_MAX when the stream is
+ * asked anew (or gone) and the rest is void. */
 static size_t events_take(struct acp_stream *st, struct slice in)
 {
     size_t at = 0, run = 0; /* [run, at) is passed on in one piece */
@@ -429,8 +429,7 @@ void acp_stream_unwatch(struct acp_server *s)
     struct acp_stream *st, *tmp;
     if (s->pending != NULL)
         return;
-    DL_FOREACH_SAFE(s->streams, st, tmp)
-    {
+    DL_FOREACH_SAFE (s->streams, st, tmp) {
         if (st->rq == NULL && st->busy > 0)
             st->is_unwanted = true;
         else if (st->rq == NULL)
@@ -448,12 +447,14 @@ void acp_stream_start(struct request *rq, struct acp_server *s)
 {
     struct http_header h[REQUEST_HEADERS_MAX + 3];
     size_t n = request_headers(rq, h);
-    struct slice last = http_find(exchange_request(rq->ex)->headers, exchange_request(rq->ex)->n_headers, "last-event-id");
+    struct slice last =
+        http_find(exchange_request(rq->ex)->headers, exchange_request(rq->ex)->n_headers, "last-event-id");
     struct acp_stream *st = stream_new(s, rq);
     (void)snprintf(st->subject, sizeof st->subject, "%s", rq->who.subject);
     h[n++] = (struct http_header){SL("Content-Type"), SL("text/event-stream")};
     h[n++] = (struct http_header){SL("Cache-Control"), SL("no-store")};
-    h[n++] = (struct http_header){SL("X-Accel-Buffering"), SL("no")}; /* a buffering proxy in front would break it */
+    h[n++] = (struct http_header){SL("X-Accel-Buffering"),
+                                  SL("no")}; /* a buffering proxy in front would break it */
     if (last.p != NULL && slice_u64(last, &st->last_id) == 0) {
         st->has_last = true;
     }

@@ -10,15 +10,16 @@
 #include <uthash.h>
 
 #define DOOR_BODY_MAX ((uint64_t)64 * 1024 * 1024)
-/* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead. */
+/* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead.
+ */
 #define GATEWAY_SILENCE_MS ((int64_t)15 * 60 * 1000)
 
 /* A pool of connections to one gateway, for as long as its address stays. */
 struct gateway_pool {
     char *name;
     char *url;
-    char *authority;   /* for the Host header */
-    char *base;        /* path in front of /v1/…; "" */
+    char *authority; /* for the Host header */
+    char *base;      /* path in front of /v1/…; "" */
     struct connector_endpoint connector;
     struct http_pool *pool;
     UT_hash_handle hh;
@@ -56,8 +57,7 @@ static void pool_free(struct door *d, struct gateway_pool *p)
 void door_reload(struct door *d)
 {
     struct gateway_pool *p, *tmp;
-    HASH_ITER(hh, d->pools, p, tmp)
-    {
+    HASH_ITER (hh, d->pools, p, tmp) {
         const struct config_gateway *g = tenancy_gateway(d->c->tenancy, slice_str(p->name));
         if (g == NULL || !slice_eq_str(g->url, p->url))
             pool_free(d, p);
@@ -80,7 +80,8 @@ static struct gateway_pool *pool_of(struct door *d, const struct config_gateway 
     rest = slice_from(rest, strlen("http://"));
     bool has_base = slice_cut(&rest, '/', &authority);
     char text[300];
-    bool has_port = authority.n > 0 && authority.p[authority.n - 1] != ']' && slice_find(authority, ':') != SIZE_MAX;
+    bool has_port =
+        authority.n > 0 && authority.p[authority.n - 1] != ']' && slice_find(authority, ':') != SIZE_MAX;
     (void)snprintf(text, sizeof text, "%.*s%s", SL_ARG(authority), has_port ? "" : ":80");
     if (endpoint_parse(slice_str(text), &to, err) != 0)
         return NULL;
@@ -175,7 +176,8 @@ static void on_error(struct http_call *call, int code, const struct err *cause, 
     dc->door->stats.failed++;
     call_free(dc);
     if (dc->is_answered) {
-        exchange_abort(dc->ex); /* a cut stream must not look complete: the agent would take it for the whole answer */
+        exchange_abort(
+            dc->ex); /* a cut stream must not look complete: the agent would take it for the whole answer */
         return;
     }
     err_set(&err, code == E_TIMEOUT ? E_TIMEOUT : E_UPSTREAM, "the gateway: %s", cause->msg);
@@ -188,8 +190,11 @@ static void on_call_drain(struct http_call *call, void *data)
     exchange_body_start(((struct door_call *)data)->ex);
 }
 
-static const struct http_call_events call_events = {
-    .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_error = on_error, .on_drain = on_call_drain};
+static const struct http_call_events call_events = {.on_head = on_head,
+                                                    .on_body = on_body,
+                                                    .on_end = on_end,
+                                                    .on_error = on_error,
+                                                    .on_drain = on_call_drain};
 
 static void on_request_body(struct exchange *ex, struct slice bytes, void *data)
 {
@@ -259,13 +264,15 @@ static bool key_is_workspaces(const struct http_request *r, const struct workspa
     return crypto_equal(hash, ws->llm_key_hash, SHA256_HEX_SIZE - 1);
 }
 
-static size_t gateway_headers(const struct http_request *r, const struct gateway_pool *p, struct http_header *h)
+static size_t gateway_headers(const struct http_request *r, const struct gateway_pool *p,
+                              struct http_header *h)
 {
     size_t n = 0;
     for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 1; i++) {
         struct slice name = r->headers[i].name;
         if (http_is_hop_by_hop(r->headers, r->n_headers, name) || slice_ieq_str(name, "host") ||
-            slice_ieq_str(name, "content-length") || slice_ieq_str(name, "expect") || slice_ieq_str(name, "cookie"))
+            slice_ieq_str(name, "content-length") || slice_ieq_str(name, "expect") ||
+            slice_ieq_str(name, "cookie"))
             continue;
         /* what steers a gateway (call ids, routing, tags) is not the agent's to say */
         if ((name.n >= 10 && slice_ieq(slice_of(name.p, 10), SL("x-litellm-"))) ||
@@ -292,7 +299,8 @@ static int admit(struct door *d, struct exchange *ex, const struct workspace *ws
     if (!slice_starts(r->path, SL("/v1/")) || !slice_eq_str(r->method, "POST"))
         return err_set(err, E_NOT_FOUND, "only POST /v1/… goes through this door");
     for (size_t i = 0; i + 1 < r->path.n; i++)
-        if (r->path.p[i] == '/' && (r->path.p[i + 1] == '/' || r->path.p[i + 1] == '.' || r->path.p[i + 1] == '%'))
+        if (r->path.p[i] == '/' &&
+            (r->path.p[i + 1] == '/' || r->path.p[i + 1] == '.' || r->path.p[i + 1] == '%'))
             return err_set(err, E_INVALID, "path: empty, dotted or encoded segments are not passed on");
     if (t->gateway == NULL)
         return err_set(err, E_UNAVAILABLE, "tenant %.*s has no gateway", SL_ARG(t->name));
@@ -376,8 +384,7 @@ static void on_server_closed(void *data)
 {
     struct door_end *e = data;
     struct gateway_pool *p, *tmp;
-    HASH_ITER(hh, e->door->pools, p, tmp)
-    {
+    HASH_ITER (hh, e->door->pools, p, tmp) {
         pool_free(e->door, p);
     }
     mem_free(e->door);

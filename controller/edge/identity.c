@@ -1,5 +1,5 @@
-/* identity: see identity.h. Keys are found by the SHA-256 of their whole text in hash tables, so that the cost of a wrong
- * key is that of a right one, and nothing is compared byte by byte with a secret. */
+/* identity: see identity.h. Keys are found by the SHA-256 of their whole text in hash tables, so that the
+ * cost of a wrong key is that of a right one, and nothing is compared byte by byte with a secret. */
 #include "controller/edge/identity.h"
 
 #include "controller/controller.h"
@@ -75,7 +75,8 @@ int identity_of_gateway(struct tenancy *t, struct slice gateway, struct slice se
     return 0;
 }
 
-/* The bearer text of the Authorization header, the scheme in any case (RFC 9110 §11.1); SLICE_NULL when there is none. */
+/* The bearer text of the Authorization header, the scheme in any case (RFC 9110 §11.1); SLICE_NULL when there
+ * is none. */
 static struct slice bearer_of(const struct http_request *r)
 {
     struct slice value = http_find(r->headers, r->n_headers, "authorization"), scheme;
@@ -100,8 +101,8 @@ static int act_for(struct tenancy *t, const struct http_request *r, struct princ
     return 0;
 }
 
-int identity_of_request(struct controller *c, struct tenancy *t, const struct http_request *r, struct slice gateway,
-                        bool is_websocket, struct principal *ret, struct err *err)
+int identity_of_request(struct controller *c, struct tenancy *t, const struct http_request *r,
+                        struct slice gateway, bool is_websocket, struct principal *ret, struct err *err)
 {
     struct slice text = bearer_of(r);
     if (http_count(r->headers, r->n_headers, "authorization") > 1)

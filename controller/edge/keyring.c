@@ -36,8 +36,7 @@ void keyring_free(struct keyring *k)
     struct keyring_key *key, *tmp;
     if (k == NULL)
         return;
-    HASH_ITER(by_hash, k->by_hash, key, tmp)
-    {
+    HASH_ITER (by_hash, k->by_hash, key, tmp) {
         HASH_DELETE(by_hash, k->by_hash, key);
         key_free(key);
     }
@@ -99,7 +98,7 @@ static int record_read(struct slice id, struct slice tenant_id, struct slice val
     (void)snprintf(key->id, sizeof key->id, "%.*s", SL_ARG(id));
     (void)snprintf(key->tenant_id, sizeof key->tenant_id, "%.*s", SL_ARG(tenant_id));
     key->name = mem_strndup(name.n > 0 ? name.p : "", name.n);
-    JSON_FOREACH(ns, json_get(j, "namespaces"))
+    JSON_FOREACH (ns, json_get(j, "namespaces"))
         key_add_namespace(key, json_string(ns));
     if (role_parse(json_string(json_get(j, "role")), &key->role) != 0 ||
         hex_decode(json_string(json_get(j, "hash")), &hash) != 0 || hash.n != SHA256_BYTES ||
@@ -148,7 +147,8 @@ static void on_loaded(int code, const struct store_record *r, size_t n, bool has
     }
     for (size_t i = 0; i < n; i++) {
         struct keyring_key *key;
-        if (record_read(slice_from(r[i].key, strlen("keys/")), slice_str(ld->tenants[ld->at]), r[i].value, &key) != 0) {
+        if (record_read(slice_from(r[i].key, strlen("keys/")), slice_str(ld->tenants[ld->at]), r[i].value,
+                        &key) != 0) {
             struct err bad = {0};
             err_set(&bad, E_STORE, "keys of tenant id %s: unreadable record `%.*s`", ld->tenants[ld->at],
                     SL_ARG(r[i].key));
@@ -176,8 +176,8 @@ static void load_next(struct load *ld)
         loop_defer(ld->k->loop, load_none, ld);
         return;
     }
-    store_scan(ld->k->store, slice_str(ld->tenants[ld->at]), SL("keys/"), slice_str(ld->after), STORE_SCAN_MAX,
-               on_loaded, ld);
+    store_scan(ld->k->store, slice_str(ld->tenants[ld->at]), SL("keys/"), slice_str(ld->after),
+               STORE_SCAN_MAX, on_loaded, ld);
 }
 
 void keyring_load(struct keyring *k, const struct tenancy *t, keyring_done_cb done, void *data)
@@ -232,7 +232,8 @@ void keyring_create(struct keyring *k, const struct config_tenant *t, struct sli
         key_add_namespace(key, namespaces[i]);
     record_write(key, &value);
     (void)buf_printf(&name_key, "keys/%s", key->id);
-    struct store_op ops[] = {store_expect(buf_view(&name_key), 0), store_put(buf_view(&name_key), buf_view(&value))};
+    struct store_op ops[] = {store_expect(buf_view(&name_key), 0),
+                             store_put(buf_view(&name_key), buf_view(&value))};
     struct change *ch = MEM_NEW(struct change);
     ch->k = k;
     ch->key = key;
@@ -272,11 +273,11 @@ static void say_not_found(void *data)
     mem_free(l);
 }
 
-void keyring_revoke(struct keyring *k, const struct config_tenant *t, struct slice id, keyring_done_cb done, void *data)
+void keyring_revoke(struct keyring *k, const struct config_tenant *t, struct slice id, keyring_done_cb done,
+                    void *data)
 {
     struct keyring_key *key, *tmp;
-    HASH_ITER(by_hash, k->by_hash, key, tmp)
-    {
+    HASH_ITER (by_hash, k->by_hash, key, tmp) {
         if (!slice_eq_str(id, key->id) || strcmp(key->tenant_id, t->id) != 0)
             continue;
         struct buf name_key = BUF_INIT(STORE_KEY_MAX);
@@ -301,12 +302,12 @@ static int by_id(const void *a, const void *b)
     return strcmp((*(const struct keyring_key *const *)a)->id, (*(const struct keyring_key *const *)b)->id);
 }
 
-size_t keyring_list(const struct keyring *k, const struct config_tenant *t, const struct keyring_key **out, size_t max)
+size_t keyring_list(const struct keyring *k, const struct config_tenant *t, const struct keyring_key **out,
+                    size_t max)
 {
     struct keyring_key *key, *tmp;
     size_t n = 0;
-    HASH_ITER(by_hash, k->by_hash, key, tmp)
-    {
+    HASH_ITER (by_hash, k->by_hash, key, tmp) {
         if (n < max && strcmp(key->tenant_id, t->id) == 0)
             out[n++] = key;
     }

@@ -1,5 +1,6 @@
-/* proxied: see proxied.h. The match is made on the raw path: a path with empty, "." or ".." segments, encoded slashes or
- * backslashes matches nothing, so that what was authorised is what the server inside will route. */
+/* proxied: see proxied.h. The match is made on the raw path: a path with empty, "." or ".." segments, encoded
+ * slashes or backslashes matches nothing, so that what was authorised is what the server inside will route.
+ */
 #include "controller/edge/proxied.h"
 
 #include "base/core/mem.h"
@@ -102,7 +103,8 @@ const struct proxied_route *proxied_find(struct slice method, struct slice path,
     return NULL;
 }
 
-/* Under the home, by text: relative (the server takes it from the home), or below SANDBOX_HOME; no ".." anywhere. */
+/* Under the home, by text: relative (the server takes it from the home), or below SANDBOX_HOME; no ".."
+ * anywhere. */
 static bool path_is_in_home(struct slice path)
 {
     struct slice rest = path, segment;
@@ -143,7 +145,8 @@ int proxied_authorise(const struct proxied_route *row, enum role role, struct sl
         }
         buf_fini(&path);
         if (!is_ok || n_path != 1)
-            return err_set(err, E_FORBIDDEN, "a viewer reads files under " SANDBOX_HOME " only: one ?path= below it");
+            return err_set(err, E_FORBIDDEN,
+                           "a viewer reads files under " SANDBOX_HOME " only: one ?path= below it");
     }
     return 0;
 }

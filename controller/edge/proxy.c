@@ -1,5 +1,5 @@
-/* proxy: see proxy.h. The pass object lives in the exchange's arena; the upstream call it holds is cancelled before the
- * exchange goes. */
+/* proxy: see proxy.h. The pass object lives in the exchange's arena; the upstream call it holds is cancelled
+ * before the exchange goes. */
 #include "controller/edge/proxy.h"
 
 #include "base/core/log.h"
@@ -19,7 +19,7 @@ struct pass {
     struct proxy_target to;
     uint64_t body_bytes; /* of the request, so far */
     bool is_sse;
-    bool is_held; /* the workspace is kept awake */
+    bool is_held;     /* the workspace is kept awake */
     bool is_answered; /* the answer's head was given */
 };
 
@@ -39,10 +39,12 @@ static bool name_starts(struct slice name, const char *prefix)
     return name.n >= n && slice_ieq(slice_of(name.p, n), slice_of(prefix, n));
 }
 
-size_t proxy_upstream_headers(struct request *rq, const struct workspace *ws, bool is_upgrade, struct http_header *h)
+size_t proxy_upstream_headers(struct request *rq, const struct workspace *ws, bool is_upgrade,
+                              struct http_header *h)
 {
-    static const char *const ours[] = {"authorization", "cookie",   "host",      "content-length", "expect", "x-api-key",
-                                       "origin",        "forwarded", "x-real-ip", "via",           NULL};
+    static const char *const ours[] = {"authorization", "cookie",    "host",   "content-length",
+                                       "expect",        "x-api-key", "origin", "forwarded",
+                                       "x-real-ip",     "via",       NULL};
     const struct http_request *r = exchange_request(rq->ex);
     size_t n = 0;
     for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 3; i++) {
@@ -62,8 +64,15 @@ size_t proxy_upstream_headers(struct request *rq, const struct workspace *ws, bo
 
 size_t proxy_answer_headers(struct request *rq, const struct http_response *r, struct http_header *h)
 {
-    static const char *const dropped[] = {"content-length",         "date", "vary", "set-cookie", "x-content-type-options",
-                                          "service-worker-allowed", "clear-site-data", "x-request-id", NULL};
+    static const char *const dropped[] = {"content-length",
+                                          "date",
+                                          "vary",
+                                          "set-cookie",
+                                          "x-content-type-options",
+                                          "service-worker-allowed",
+                                          "clear-site-data",
+                                          "x-request-id",
+                                          NULL};
     size_t n = request_headers(rq, h);
     for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX; i++) {
         struct slice name = r->headers[i].name;
@@ -132,11 +141,13 @@ static void on_answer_error(struct http_call *call, int code, const struct err *
     if (ws != NULL)
         scheduler_suspect(p->c->scheduler, ws);
     if (!p->is_answered) {
-        request_problem(p->rq, code == E_TIMEOUT ? E_TIMEOUT : E_UPSTREAM, "the server in the sandbox: %s", err->msg);
+        request_problem(p->rq, code == E_TIMEOUT ? E_TIMEOUT : E_UPSTREAM, "the server in the sandbox: %s",
+                        err->msg);
         return;
     }
     request_gone(p->rq);
-    /* A half answer must not look whole; an event stream has no whole, and its readers reconnect after a clean end. */
+    /* A half answer must not look whole; an event stream has no whole, and its readers reconnect after a
+     * clean end. */
     if (p->is_sse)
         exchange_end(ex);
     else
@@ -150,11 +161,11 @@ static void on_request_drain(struct http_call *call, void *data)
     exchange_body_start(p->rq->ex);
 }
 
-static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client, struct stream *upstream,
-                        struct slice client_first, struct slice upstream_first);
+static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client,
+                        struct stream *upstream, struct slice client_first, struct slice upstream_first);
 
-static void on_upgrade(struct http_call *call, const struct http_response *r, struct stream *s, struct slice rest,
-                       void *data)
+static void on_upgrade(struct http_call *call, const struct http_response *r, struct stream *s,
+                       struct slice rest, void *data)
 {
     (void)call;
     struct pass *p = data;
@@ -303,8 +314,8 @@ static void on_tunnel_done(void *data)
     mem_free(t);
 }
 
-static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client, struct stream *upstream,
-                        struct slice client_first, struct slice upstream_first)
+static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client,
+                        struct stream *upstream, struct slice client_first, struct slice upstream_first)
 {
     struct open_tunnel *t = MEM_NEW(struct open_tunnel);
     struct workspace *ws = scheduler_find_id(c->scheduler, slice_str(workspace_id));
@@ -319,13 +330,11 @@ static void tunnel_open(struct controller *c, const char *workspace_id, struct s
 void proxy_drain(struct controller *c)
 {
     struct open_tunnel *t;
-    DL_FOREACH(c->tunnels, t)
-    {
+    DL_FOREACH (c->tunnels, t) {
         tunnel_close(t->tunnel);
     }
     struct request *rq, *next;
-    DL_FOREACH_SAFE(c->requests, rq, next)
-    {
+    DL_FOREACH_SAFE (c->requests, rq, next) {
         if (rq->on_drain != NULL)
             rq->on_drain(rq, rq->data);
     }
@@ -343,7 +352,8 @@ struct arrival {
 static void refuse(struct arrival *a, const struct err *err)
 {
     a->rq->c->refused_total++;
-    if (a->to.row != NULL && a->to.row->kind == PROXIED_ACP && slice_eq_str(exchange_request(a->rq->ex)->method, "POST"))
+    if (a->to.row != NULL && a->to.row->kind == PROXIED_ACP &&
+        slice_eq_str(exchange_request(a->rq->ex)->method, "POST"))
         acp_refuse(a->rq, err);
     else
         request_error(a->rq, err);
@@ -445,13 +455,16 @@ static int admit(struct arrival *a, struct err *err)
     int code = proxied_authorise(a->to.row, rq->who.role, r->query, err);
     if (code != 0)
         return code;
-    if ((a->to.row->kind == PROXIED_WEBSOCKET) != (r->wants_upgrade && slice_ieq_str(r->upgrade, "websocket")))
+    if ((a->to.row->kind == PROXIED_WEBSOCKET) !=
+        (r->wants_upgrade && slice_ieq_str(r->upgrade, "websocket")))
         return err_set(err, E_INVALID,
-                       a->to.row->kind == PROXIED_WEBSOCKET ? "this path is a WebSocket" : "this path cannot be upgraded");
+                       a->to.row->kind == PROXIED_WEBSOCKET ? "this path is a WebSocket"
+                                                            : "this path cannot be upgraded");
     if (rq->c->is_draining)
         return err_set(err, E_DRAINING, "this controller shuts down");
     if (r->has_length && r->length > PROXY_BODY_MAX)
-        return err_set(err, E_TOO_LARGE, "body: the server in the sandbox takes at most %llu bytes, this has %llu",
+        return err_set(err, E_TOO_LARGE,
+                       "body: the server in the sandbox takes at most %llu bytes, this has %llu",
                        (unsigned long long)PROXY_BODY_MAX, (unsigned long long)r->length);
     return 0;
 }
@@ -466,7 +479,8 @@ void proxy_request(struct request *rq)
     int code = identity_of_request(rq->c, rq->tenancy, r, SLICE_NULL, is_websocket, &rq->who, &err);
     if (code != 0) {
         /* the SDK retries a failing health check for ever and silently: leave a trace for who wonders */
-        log_warn("proxy.unauthenticated", LF_STR("request", rq->id), LF_SLICE("path", r->path), LF_STR("detail", err.msg));
+        log_warn("proxy.unauthenticated", LF_STR("request", rq->id), LF_SLICE("path", r->path),
+                 LF_STR("detail", err.msg));
         request_error(rq, &err);
         return;
     }
@@ -475,7 +489,8 @@ void proxy_request(struct request *rq)
             exchange_close_after(rq->ex);
         refuse(a, &err);
     } else if (a->to.row->kind == PROXIED_ACP && slice_eq_str(r->method, "GET")) {
-        acp_request(rq, &a->to); /* a reader alone neither wakes a workspace nor keeps it awake: its stream is held */
+        acp_request(
+            rq, &a->to); /* a reader alone neither wakes a workspace nor keeps it awake: its stream is held */
     } else if (a->to.ws->state == WS_READY && a->to.ws->server != NULL) {
         go(a);
     } else {

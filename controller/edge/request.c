@@ -1,5 +1,5 @@
-/* request: see request.h. Answers are built here and nowhere else, so that every one carries its request id and every
- * refusal is a problem document. */
+/* request: see request.h. Answers are built here and nowhere else, so that every one carries its request id
+ * and every refusal is a problem document. */
 #include "controller/edge/request.h"
 
 #include "base/core/log.h"
@@ -134,8 +134,8 @@ static void problem(struct request *rq, int code, struct slice detail)
     size_t n = 0;
     if (code == E_UNAUTHENTICATED)
         extra[n++] = (struct http_header){SL("WWW-Authenticate"), SL("Bearer realm=\"reeve\"")};
-    if (code == E_UNAVAILABLE || code == E_DRAINING || code == E_STORE || code == E_RATE || code == E_CAPACITY ||
-        code == E_NO_SPACE)
+    if (code == E_UNAVAILABLE || code == E_DRAINING || code == E_STORE || code == E_RATE ||
+        code == E_CAPACITY || code == E_NO_SPACE)
         extra[n++] = (struct http_header){SL("Retry-After"), SL("1")};
     answer(rq, err_http_status(code), "application/problem+json", body, extra, n);
 }
@@ -156,7 +156,8 @@ void request_error(struct request *rq, const struct err *err)
     problem(rq, err->code != 0 ? err->code : E_INTERNAL, slice_str(err->msg));
 }
 
-void request_json(struct request *rq, int status, struct slice json, const struct http_header *extra, size_t n_extra)
+void request_json(struct request *rq, int status, struct slice json, const struct http_header *extra,
+                  size_t n_extra)
 {
     answer(rq, status, "application/json", arena_slice(request_arena(rq), json), extra, n_extra);
 }
@@ -215,8 +216,8 @@ bool request_duration(struct request *rq, const char *name, int64_t max_ms, int6
     if (text.p == NULL)
         return true;
     if (duration_parse(text, ret_ms) != 0 || *ret_ms < 0) {
-        request_problem(rq, E_INVALID, "query parameter `%s`: expected a duration like 30s, found `%.*s`", name,
-                        SL_ARG(text));
+        request_problem(rq, E_INVALID, "query parameter `%s`: expected a duration like 30s, found `%.*s`",
+                        name, SL_ARG(text));
         return false;
     }
     if (*ret_ms > max_ms)
@@ -231,7 +232,8 @@ bool request_paging(struct request *rq, size_t max, size_t *ret_limit, struct sl
         return false;
     uint64_t limit = max;
     if (text.p != NULL && (slice_u64(text, &limit) != 0 || limit < 1 || limit > max)) {
-        request_problem(rq, E_INVALID, "query parameter `limit`: expected 1 to %zu, found `%.*s`", max, SL_ARG(text));
+        request_problem(rq, E_INVALID, "query parameter `limit`: expected 1 to %zu, found `%.*s`", max,
+                        SL_ARG(text));
         return false;
     }
     *ret_limit = (size_t)limit;

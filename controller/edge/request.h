@@ -1,7 +1,7 @@
 /* request: one exchange with what the edge knows of it: who asks, for which tenant, under which route.
  *
- * A request lives in the arena of its exchange and is gone once it was answered or its client left. Work that ends later
- * holds it by a request_hold, which tells whether it is still there. */
+ * A request lives in the arena of its exchange and is gone once it was answered or its client left. Work that
+ * ends later holds it by a request_hold, which tells whether it is still there. */
 #ifndef REEVE_CONTROLLER_EDGE_REQUEST_H
 #define REEVE_CONTROLLER_EDGE_REQUEST_H
 
@@ -25,10 +25,11 @@ struct request {
     struct slice body;                       /* collected, when the route wants one */
     struct json *json;                       /* parsed body, freed with the request */
     char id[REQUEST_ID_SIZE];                /* X-Request-Id */
-    /* Called when the client leaves (or the drain ends the request): give up what is waited for. The request is gone
-     * afterwards. NULL: nothing to give up. */
+    /* Called when the client leaves (or the drain ends the request): give up what is waited for. The request
+     * is gone afterwards. NULL: nothing to give up. */
     void (*on_gone)(struct request *rq, void *data);
-    /* The controller drains: an answer without an end of its own ends now, cleanly. NULL: it ends by itself. */
+    /* The controller drains: an answer without an end of its own ends now, cleanly. NULL: it ends by itself.
+     */
     void (*on_drain)(struct request *rq, void *data);
     void *data;
     struct request_hold *holds;
@@ -36,7 +37,8 @@ struct request {
 };
 
 struct request *request_new(struct controller *c, struct exchange *ex);
-/* The exchange was or is about to be handed elsewhere or is gone: forget the request (does not touch the exchange). */
+/* The exchange was or is about to be handed elsewhere or is gone: forget the request (does not touch the
+ * exchange). */
 void request_gone(struct request *rq);
 
 static inline struct arena *request_arena(struct request *rq)
@@ -47,16 +49,19 @@ static inline struct arena *request_arena(struct request *rq)
 /* Takes the exchange's events (back): from here on only the client's leaving matters, told by on_gone. */
 void request_own(struct request *rq);
 
-/* Holds for callbacks that may come after the client left. request_release gives the request, or NULL when it is gone. */
+/* Holds for callbacks that may come after the client left. request_release gives the request, or NULL when it
+ * is gone. */
 struct request_hold *request_hold(struct request *rq, void *data);
 struct request *request_release(struct request_hold *h, void **ret_data);
 
 /* --- answers; each ends the request --- */
 /* A problem document of the code's status. fmt is the detail sentence. */
-void request_problem(struct request *rq, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void request_problem(struct request *rq, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* As request_problem from an err: its code and message. */
 void request_error(struct request *rq, const struct err *err);
-void request_json(struct request *rq, int status, struct slice json, const struct http_header *extra, size_t n_extra);
+void request_json(struct request *rq, int status, struct slice json, const struct http_header *extra,
+                  size_t n_extra);
 void request_empty(struct request *rq, int status);
 void request_text(struct request *rq, int status, const char *content_type, struct slice text);
 
@@ -66,8 +71,8 @@ void problem_write(struct buf *out, int code, struct slice detail, const char *r
 #define REQUEST_HEADERS_MAX 4
 size_t request_headers(const struct request *rq, struct http_header *h);
 
-/* Parses the body as a JSON object into rq->json; answers the problem itself and returns false when it cannot. An empty
- * body gives an empty object when `is_optional`. */
+/* Parses the body as a JSON object into rq->json; answers the problem itself and returns false when it
+ * cannot. An empty body gives an empty object when `is_optional`. */
 bool request_parse_json(struct request *rq, bool is_optional);
 /* "?wait=30s": 0 when absent; false when it answered a problem. Bounded by max. */
 bool request_duration(struct request *rq, const char *name, int64_t max_ms, int64_t *ret_ms);

@@ -1,5 +1,5 @@
-/* route: see route.h. Order on each request: parse strictly (the server did), authenticate, authorise, collect the body,
- * act. Workspace traffic under /w/ takes the proxy's road and its own table. */
+/* route: see route.h. Order on each request: parse strictly (the server did), authenticate, authorise,
+ * collect the body, act. Workspace traffic under /w/ takes the proxy's road and its own table. */
 #include "controller/edge/route.h"
 
 #include "base/core/log.h"
@@ -36,14 +36,16 @@ bool route_match(const char *pattern, struct slice path, struct slice params[REQ
     }
 }
 
-static const struct route *route_find(struct slice method, struct slice path, struct slice *params, struct buf *allow)
+static const struct route *route_find(struct slice method, struct slice path, struct slice *params,
+                                      struct buf *allow)
 {
     for (size_t s = 0; route_sets[s] != NULL; s++) {
         for (size_t i = 0; i < route_sets[s]->n; i++) {
             const struct route *r = &route_sets[s]->rows[i];
             if (!route_match(r->pattern, path, params))
                 continue;
-            if (slice_eq_str(method, r->method) || (slice_eq_str(method, "HEAD") && strcmp(r->method, "GET") == 0))
+            if (slice_eq_str(method, r->method) ||
+                (slice_eq_str(method, "HEAD") && strcmp(r->method, "GET") == 0))
                 return r;
             (void)buf_printf(allow, "%s%s", allow->n > 0 ? ", " : "", r->method);
         }
@@ -58,7 +60,8 @@ static bool query_is_known(struct request *rq)
     bool more = query.p != NULL && query.n > 0;
     while (more) {
         more = slice_cut(&query, '&', &pair);
-        struct slice name, rest = pair, known = slice_str(rq->route->query != NULL ? rq->route->query : ""), word;
+        struct slice name, rest = pair, known = slice_str(rq->route->query != NULL ? rq->route->query : ""),
+                           word;
         bool is_known = false, more_known = known.n > 0;
         (void)slice_cut(&rest, '=', &name);
         while (more_known && !is_known) {
@@ -66,8 +69,8 @@ static bool query_is_known(struct request *rq)
             is_known = slice_eq(word, name);
         }
         if (!is_known) {
-            request_problem(rq, E_INVALID, "unknown query parameter `%.*s`; this route knows: %s", SL_ARG(name),
-                            rq->route->query != NULL ? rq->route->query : "none");
+            request_problem(rq, E_INVALID, "unknown query parameter `%.*s`; this route knows: %s",
+                            SL_ARG(name), rq->route->query != NULL ? rq->route->query : "none");
             return false;
         }
     }
@@ -91,7 +94,8 @@ static bool authorise(struct request *rq)
     if ((r->flags & ROUTE_NAMESPACE_FIRST) != 0) {
         for (int i = 0; i < 2; i++) {
             if (rq->params[i].p != NULL && !name_is_valid(rq->params[i])) {
-                request_problem(rq, E_INVALID, "%s: expected [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?, found `%.*s`",
+                request_problem(rq, E_INVALID,
+                                "%s: expected [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?, found `%.*s`",
                                 i == 0 ? "namespace" : "name", SL_ARG(rq->params[i]));
                 return false;
             }
@@ -102,7 +106,8 @@ static bool authorise(struct request *rq)
         }
     }
     if (p->role < r->least) {
-        request_problem(rq, E_FORBIDDEN, "role %s is wanted, this key has %s", role_name(r->least), role_name(p->role));
+        request_problem(rq, E_FORBIDDEN, "role %s is wanted, this key has %s", role_name(r->least),
+                        role_name(p->role));
         return false;
     }
     return true;

@@ -1,5 +1,5 @@
-/* route: the table of the API. One row says path, least role, authority, what the body is and what answers; dispatch,
- * the 405 answer, the OpenAPI document and the docs come from the rows. */
+/* route: the table of the API. One row says path, least role, authority, what the body is and what answers;
+ * dispatch, the 405 answer, the OpenAPI document and the docs come from the rows. */
 #ifndef REEVE_CONTROLLER_EDGE_ROUTE_H
 #define REEVE_CONTROLLER_EDGE_ROUTE_H
 
@@ -14,11 +14,11 @@ enum route_authority {
 };
 
 enum route_flags {
-    ROUTE_BODY_JSON = 1,     /* collected and parsed */
-    ROUTE_BODY_OPTIONAL = 2, /* may be empty */
-    ROUTE_BODY_RAW = 4,      /* collected, not parsed */
-    ROUTE_NAMESPACE_FIRST = 8, /* the first parameter is a namespace, the second a workspace's name: checked, and 404
-                                  when the principal may not touch the namespace */
+    ROUTE_BODY_JSON = 1,       /* collected and parsed */
+    ROUTE_BODY_OPTIONAL = 2,   /* may be empty */
+    ROUTE_BODY_RAW = 4,        /* collected, not parsed */
+    ROUTE_NAMESPACE_FIRST = 8, /* the first parameter is a namespace, the second a workspace's name: checked,
+                                  and 404 when the principal may not touch the namespace */
 };
 
 struct route {

@@ -472,6 +472,62 @@ static void test_foreign_write(void **state)
     assert_true(commit_one(p, store_put(SL("k"), SL("v"))).version == 102);
 }
 
+/* A statement that cannot even be made, in the middle of a group: what went before it in the group is undone.
+ */
+static void test_foreign_schema(void **state)
+{
+    struct place *p = *state;
+    struct store_op ops[] = {store_put(SL("k"), SL("v")), store_add(SL("n"), 1),
+                             store_append(SL("l"), SL("x"))};
+    struct answer w;
+    sqlite3 *db;
+
+    place_must_open(p);
+    assert_int_equal(commit_one(p, store_add(SL("n"), 1)).code, 0);
+    db = other_open(p);
+    other_run(db, "ALTER TABLE log_entry RENAME TO lost");
+    w = commit(p, ops, 3);
+    assert_int_equal(w.code, E_STORE);
+    assert_non_null(strstr(w.msg, "log_entry"));
+    assert_int_equal(commit_one(p, store_add(SL("n"), 1)).code, 0); /* others go on */
+    other_run(db, "ALTER TABLE lost RENAME TO log_entry");
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    assert_int_equal(commit_one(p, store_expect(SL("k"), 0)).code, 0);
+    assert_true(counter_of(p, SL("n")) == 2);
+    w = commit(p, ops, 3);
+    assert_int_equal(w.code, 0);
+    assert_true(commit_one(p, store_append(SL("l"), SL("x"))).version == 2);
+}
+
+/* Damage to one counter is an error for those who use it, and for nobody else. */
+static void test_damaged_counter(void **state)
+{
+    struct place *p = *state;
+    struct store_op bad[] = {store_put(SL("k"), SL("v")), store_add(SL("n"), 1)};
+    struct answer w[2] = {0};
+    struct found *f = MEM_NEW(struct found);
+    sqlite3 *db;
+
+    place_must_open(p);
+    assert_int_equal(commit_one(p, store_add(SL("n"), 1)).code, 0);
+    db = other_open(p);
+    other_run(db, "UPDATE counter SET value = x'0102'");
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    store_commit(p->s, SL("p"), bad, 2, on_answer, &w[0]);
+    store_commit(p->s, SL("p"), &(struct store_op){.kind = STORE_ADD, .key = SL("m"), .amount = 7}, 1,
+                 on_answer, &w[1]);
+    until(p, &w[1].is_done);
+    assert_int_equal(w[0].code, E_STORE);
+    assert_non_null(strstr(w[0].msg, "damaged"));
+    assert_int_equal(w[1].code, 0);
+    assert_true(counter_of(p, SL("m")) == 7);
+    store_counters(p->s, SL("p"), SL("n"), SLICE_EMPTY, 1, on_counters, f);
+    until(p, &f->is_done);
+    assert_int_equal(f->code, E_STORE); /* never read as some number */
+    mem_free(f);
+    assert_int_equal(commit_one(p, store_expect(SL("k"), 0)).code, 0);
+}
+
 /* Somebody who holds the file's lock for ever costs a bounded wait and an error, not the store. */
 static void test_foreign_lock(void **state)
 {
@@ -933,6 +989,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_newer_schema, place_setup, place_teardown),
         cmocka_unit_test_setup_teardown(test_foreign_files, place_setup, place_teardown),
         cmocka_unit_test_setup_teardown(test_foreign_write, place_setup, place_teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_schema, place_setup, place_teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_counter, place_setup, place_teardown),
         cmocka_unit_test_setup_teardown(test_foreign_lock, place_setup, place_teardown),
         cmocka_unit_test_setup_teardown(test_sweep, place_setup, place_teardown),
         cmocka_unit_test_setup_teardown(test_flood, place_setup, place_teardown),
