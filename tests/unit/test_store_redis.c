@@ -1,0 +1,578 @@
+/* The store's conformance suite against Redis, and what only Redis can do to us: wrong settings, lost
+ * connections, forgotten scripts, other controllers. Each test has a redis-server of its own. */
+#include "tests/unit/store_conformance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/store/redis_script.h"
+
+#define SERVER_START_MS 10000
+
+struct place {
+    char dir[64];
+    int port;
+    pid_t pid; /* 0: not running */
+    char url[128];
+};
+
+/* --- a server --- */
+
+static bool server_is_missing(void)
+{
+    const char *path = getenv("PATH");
+    struct slice rest = slice_str(path != NULL ? path : ""), dir;
+    bool has_more;
+    do {
+        char file[512];
+        has_more = slice_cut(&rest, ':', &dir);
+        (void)snprintf(file, sizeof(file), "%.*s/redis-server", SL_ARG(dir));
+        if (access(file, X_OK) == 0)
+            return false;
+    } while (has_more);
+    return true;
+}
+
+static int port_free(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(a);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    must(fd >= 0 && bind(fd, (const struct sockaddr *)&a, sizeof(a)) == 0 &&
+         getsockname(fd, (struct sockaddr *)&a, &n) == 0);
+    (void)close(fd);
+    return ntohs(a.sin_port);
+}
+
+static redisContext *server_dial(const struct place *p)
+{
+    uint64_t end = uv_hrtime() + (uint64_t)SERVER_START_MS * 1000000;
+    while (uv_hrtime() < end) {
+        redisContext *c = redisConnect("127.0.0.1", p->port);
+        if (c != NULL && c->err == 0)
+            return c;
+        redisFree(c);
+        (void)poll(NULL, 0, 5); /* until it listens */
+    }
+    die("redis-server does not listen on port %d", p->port);
+}
+
+static void server_say(const struct place *p, const char *const *argv, int n)
+{
+    redisContext *c = server_dial(p);
+    const char *texts[8];
+    for (int i = 0; i < n; i++)
+        texts[i] = argv[i];
+    redisReply *r = redisCommandArgv(c, n, texts, NULL);
+    must(r != NULL && r->type != REDIS_REPLY_ERROR);
+    freeReplyObject(r);
+    redisFree(c);
+}
+
+#define SERVER_SAY(p, ...)                                                                                   \
+    server_say((p), (const char *const[]){__VA_ARGS__},                                                      \
+               (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
+
+/* Waits until it answers and has loaded its data. */
+static void server_wait(const struct place *p)
+{
+    bool is_ready = false;
+    while (!is_ready) {
+        redisContext *c = server_dial(p);
+        redisReply *r = redisCommand(c, "PING");
+        is_ready = r != NULL && (r->type == REDIS_REPLY_STATUS || strncmp(r->str, "NOAUTH", 6) == 0);
+        if (r != NULL)
+            freeReplyObject(r);
+        redisFree(c);
+    }
+}
+
+/* `more`: further arguments, NULL at the end. */
+static void server_start(struct place *p, const char *const *more)
+{
+    char port[16];
+    const char *argv[32] = {"redis-server", "--port",        port,     "--bind",    "127.0.0.1",
+                            "--dir",        p->dir,          "--save", "",          "--appendonly",
+                            "yes",          "--appendfsync", "always", "--logfile", "log"};
+    size_t n = 15;
+    (void)snprintf(port, sizeof(port), "%d", p->port);
+    for (size_t i = 0; more != NULL && more[i] != NULL; i++)
+        argv[n++] = more[i];
+    argv[n] = NULL;
+    p->pid = fork();
+    must(p->pid >= 0);
+    if (p->pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)dup2(null, 1);
+        (void)dup2(null, 2);
+        (void)execvp(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    server_wait(p);
+}
+
+static void server_kill(struct place *p)
+{
+    if (p->pid == 0)
+        return;
+    (void)kill(p->pid, SIGKILL);
+    must(waitpid(p->pid, NULL, 0) == p->pid);
+    p->pid = 0;
+}
+
+static struct place *place_new(const char *const *more)
+{
+    struct place *p = MEM_NEW(struct place);
+    (void)snprintf(p->dir, sizeof(p->dir), "/tmp/reeve-redis-XXXXXX");
+    must(mkdtemp(p->dir) != NULL);
+    p->port = port_free();
+    (void)snprintf(p->url, sizeof(p->url), "redis://127.0.0.1:%d/0", p->port);
+    server_start(p, more);
+    return p;
+}
+
+static int on_remove(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static void place_free(void *place)
+{
+    struct place *p = place;
+    server_kill(p);
+    (void)nftw(p->dir, on_remove, 8, FTW_DEPTH | FTW_PHYS);
+    mem_free(p);
+}
+
+/* --- opening --- */
+
+struct opening {
+    bool is_done;
+    int code;
+    struct store *s;
+    char msg[ERR_MSG_MAX];
+};
+
+static void on_opened(int code, struct store *s, const struct err *err, void *data)
+{
+    struct opening *o = data;
+    assert_false(o->is_done);
+    assert_true((code == 0) == (s != NULL) && (code == 0) == (err == NULL));
+    o->is_done = true;
+    o->code = code;
+    o->s = s;
+    (void)snprintf(o->msg, sizeof(o->msg), "%s", err != NULL ? err->msg : "");
+}
+
+static struct opening opened_at(struct loop *l, const char *url)
+{
+    struct opening o = {0};
+    uint64_t end = uv_hrtime() + (uint64_t)SERVER_START_MS * 1000000;
+    store_redis_open(l, url, on_opened, &o);
+    assert_false(o.is_done);
+    while (!o.is_done) {
+        assert_true(uv_hrtime() < end);
+        (void)uv_run(&l->uv, UV_RUN_NOWAIT);
+    }
+    return o;
+}
+
+static struct store *place_open(void *place, struct loop *l)
+{
+    struct opening o = opened_at(l, ((struct place *)place)->url);
+    if (o.code != 0)
+        print_error("%s\n", o.msg);
+    return o.s;
+}
+
+static const struct clock *place_clock(void *place)
+{
+    (void)place;
+    return &clock_system;
+}
+
+static int64_t place_now(void *place)
+{
+    (void)place;
+    return clock_wall_ms(&clock_system);
+}
+
+static void place_pass(void *place, int64_t ms)
+{
+    (void)place;
+    int64_t end = clock_mono_ms(&clock_system) + ms + 2;
+    while (clock_mono_ms(&clock_system) < end)
+        (void)poll(NULL, 0,
+                   (int)(end - clock_mono_ms(&clock_system))); /* the server's clock is the machine's */
+}
+
+static void place_setup(void **ret_place, const char **ret_skip)
+{
+    *ret_skip = NULL;
+    *ret_place = place_new(NULL);
+}
+
+static const struct conformance_engine redis_engine = {
+    .name = "redis",
+    .setup = place_setup,
+    .teardown = place_free,
+    .open = place_open,
+    .clock = place_clock,
+    .now = place_now,
+    .pass = place_pass,
+    .is_durable = true,
+    .changes_lost = 2 * REDIS_CHANGES_KEPT, /* it trims whole nodes, not exactly */
+};
+
+/* --- tests of our own --- */
+
+static void world_init(struct conformance *c, struct place *p)
+{
+    *c = (struct conformance){.engine = &redis_engine, .place = p};
+    assert_int_equal(loop_init(&c->loop, &clock_system, &rnd_system), 0);
+}
+
+static void world_fini(struct conformance *c)
+{
+    if (c->s != NULL)
+        conformance_close(c);
+    loop_fini(&c->loop);
+    if (c->place != NULL)
+        place_free(c->place);
+}
+
+static void addresses(void **state)
+{
+    (void)state;
+    static const char *const refused[] = {"",
+                                          "redis",
+                                          "http://127.0.0.1:1",
+                                          "redis://",
+                                          "redis://:6379",
+                                          "redis://secret@127.0.0.1:1",
+                                          "redis://:sec%zz@127.0.0.1:1",
+                                          "redis://:sec%4@127.0.0.1:1",
+                                          "redis://127.0.0.1:1/x",
+                                          "redis://127.0.0.1:1/-1",
+                                          "redis://127.0.0.1:99999",
+                                          "redis://127.0.0.1:x",
+                                          "redis://unix:/x"};
+    struct conformance c;
+    world_init(&c, NULL);
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+        struct opening o = opened_at(&c.loop, refused[i]);
+        if (o.code != E_INVALID)
+            fail_msg("%s: %d %s", refused[i], o.code, o.msg);
+        assert_null(strstr(o.msg, "sec"));
+    }
+    world_fini(&c);
+}
+
+static void nobody_there(void **state)
+{
+    (void)state;
+    struct conformance c;
+    char url[64];
+    world_init(&c, NULL);
+    (void)snprintf(url, sizeof(url), "redis://127.0.0.1:%d", port_free());
+    struct opening o = opened_at(&c.loop, url);
+    assert_true(o.code != 0 && o.code != E_INVALID);
+    world_fini(&c);
+}
+
+static void wrong_settings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more[5], *name;
+    } rows[] = {{{"--appendonly", "no"}, "appendonly"},
+                {{"--appendfsync", "everysec"}, "appendfsync"},
+                {{"--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"}, "maxmemory-policy"}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct conformance c;
+        world_init(&c, place_new(rows[i].more));
+        struct opening o = opened_at(&c.loop, ((struct place *)c.place)->url);
+        assert_int_equal(o.code, E_INVALID);
+        assert_non_null(strstr(o.msg, rows[i].name));
+        world_fini(&c);
+    }
+}
+
+static void passwords(void **state)
+{
+    (void)state;
+    static const char *const more[] = {"--requirepass", "se@cret/1", NULL};
+    struct conformance c;
+    struct place *p = place_new(more);
+    char url[128];
+    world_init(&c, p);
+    (void)snprintf(url, sizeof(url), "redis://127.0.0.1:%d", p->port);
+    assert_int_equal(opened_at(&c.loop, url).code, E_AUTH);
+    (void)snprintf(url, sizeof(url), "redis://:wrong@127.0.0.1:%d", p->port);
+    assert_int_equal(opened_at(&c.loop, url).code, E_AUTH);
+    (void)snprintf(url, sizeof(url), "redis://:se%%40cret%%2F1@127.0.0.1:%d/3", p->port);
+    c.s = opened_at(&c.loop, url).s;
+    assert_non_null(c.s);
+    assert_int_equal(commit_one(&c, store_put(SL("k"), SL("v"))).code, 0);
+    conformance_close(&c);
+    (void)snprintf(url, sizeof(url), "redis://default:se@cret%%2f1@127.0.0.1:%d/4", p->port);
+    c.s = opened_at(&c.loop, url).s; /* another database: empty */
+    assert_non_null(c.s);
+    assert_true(version_of(&c, SL("k"), NULL) == 0);
+    world_fini(&c);
+}
+
+static void forgotten_scripts(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct race r = {.won = 50};
+    struct store_op op = store_add(SL("n"), 1);
+    world_init(&c, place_new(NULL));
+    c.s = place_open(c.place, &c.loop);
+    SERVER_SAY(c.place, "SCRIPT", "FLUSH");
+    for (int i = 0; i < 50; i++)
+        store_commit(c.s, SL("p"), &op, 1, on_count, &r);
+    conformance_until(&c, &r.is_done);
+    assert_true(counter_of(&c, SL("n")) == 50);
+    world_fini(&c);
+}
+
+struct tally {
+    size_t answered, good, unknown, unsent, want;
+    bool is_done;
+};
+
+static void on_tally(const struct store_commit_answer *a, void *data)
+{
+    struct tally *t = data;
+    t->answered++;
+    t->good += a->code == 0;
+    t->unknown += a->code == E_STORE;
+    t->unsent += a->code == E_UNAVAILABLE;
+    t->is_done = t->answered == t->want;
+}
+
+/* The server stops in the middle, is killed, and comes back: what was acknowledged is there, what was in
+ * flight is unknown, reads are asked again, new commits go through. */
+static void killed_in_flight(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct place *p = place_new(NULL);
+    struct store_op op = store_add(SL("n"), 1);
+    struct tally t = {.want = 100}, later = {.want = 20};
+    struct records_wait read = {.arena = ARENA_INIT};
+    struct slice key = SL("k");
+    world_init(&c, p);
+    c.s = place_open(p, &c.loop);
+    assert_int_equal(commit_one(&c, store_put(SL("k"), SL("kept"))).code, 0);
+    assert_int_equal(commit_one(&c, store_add(SL("n"), 1000)).code, 0);
+    (void)kill(p->pid, SIGSTOP);
+    for (int i = 0; i < 100; i++)
+        store_commit(c.s, SL("p"), &op, 1, on_tally, &t);
+    store_get(c.s, SL("p"), &key, 1, on_records_wait, &read);
+    for (int i = 0; i < 20; i++)
+        (void)uv_run(&c.loop.uv, UV_RUN_NOWAIT); /* they are sent */
+    server_kill(p);
+    conformance_until(&c, &t.is_done);
+    assert_int_equal(t.unknown, 100);
+    for (int i = 0; i < 20; i++)
+        store_commit(c.s, SL("p"), &op, 1, on_tally, &later); /* wait for the server */
+    server_start(p, NULL);
+    conformance_until(&c, &later.is_done);
+    assert_int_equal(later.good, 20);
+    conformance_until(&c, &read.is_done);
+    assert_int_equal(read.code, 0);
+    assert_true(slice_eq_str(read.r[0].value, "kept"));
+    records_fini(&read);
+    assert_true(version_of(&c, SL("k"), "kept") > 0);
+    i128 n = counter_of(&c, SL("n"));
+    assert_true(n >= 1020 && n <= 1120);
+    world_fini(&c);
+}
+
+/* While the server is away, closing does not hang for ever and every call is answered. */
+static void closed_while_away(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct place *p = place_new(NULL);
+    struct store_op op = store_add(SL("n"), 1);
+    struct tally t = {.want = 10};
+    bool is_closed = false;
+    world_init(&c, p);
+    c.s = place_open(p, &c.loop);
+    server_kill(p);
+    for (int i = 0; i < 10; i++)
+        store_commit(c.s, SL("p"), &op, 1, on_tally, &t);
+    store_close(c.s, on_flag, &is_closed);
+    c.s = NULL;
+    conformance_until(&c, &is_closed);
+    assert_true(t.is_done);
+    assert_int_equal(t.good, 0);
+    assert_int_equal(t.unknown + t.unsent, 10);
+    world_fini(&c);
+}
+
+/* Two controllers on one server: one winner per version, and each hears of the other's changes. */
+static void two_controllers(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct watching x;
+    struct tally t = {.want = 200};
+    struct store_op ops[] = {store_expect(SL("k"), 0), store_put(SL("k"), SL("x"))};
+    struct store *other;
+    bool is_closed = false;
+    world_init(&c, place_new(NULL));
+    other = place_open(c.place, &c.loop);
+    c.s = place_open(c.place, &c.loop);
+    watch_start(&c, &x, SLICE_EMPTY, 0, 2);
+    for (int i = 0; i < 100; i++) {
+        store_commit(c.s, SL("p"), ops, 2, on_tally, &t);
+        store_commit(other, SL("p"), ops, 2, on_tally, &t);
+    }
+    conformance_until(&c, &t.is_done);
+    assert_int_equal(t.good, 1);
+    t = (struct tally){.want = 1};
+    ops[0] = store_put(SL("other"), SL("b"));
+    store_commit(other, SL("p"), ops, 1, on_tally, &t);
+    conformance_until(&c, &x.is_enough);
+    assert_string_equal(x.keys[0], "k");
+    assert_string_equal(x.values[1], "b");
+    store_close(other, on_flag, &is_closed);
+    conformance_until(&c, &is_closed);
+    world_fini(&c);
+}
+
+/* A watch goes on over a restart of the server without loss. */
+static void watch_over_restart(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct watching x;
+    struct place *p = place_new(NULL);
+    world_init(&c, p);
+    c.s = place_open(p, &c.loop);
+    watch_start(&c, &x, SLICE_EMPTY, 0, 1);
+    assert_int_equal(commit_one(&c, store_put(SL("a"), SL("1"))).code, 0);
+    conformance_until(&c, &x.is_enough);
+    x.want = 2;
+    x.is_enough = false;
+    server_kill(p);
+    server_start(p, NULL);
+    struct tally t = {.want = 1};
+    struct store_op op = store_put(SL("a"), SL("2"));
+    while (t.good == 0) { /* the first may meet the dead connection */
+        t = (struct tally){.want = 1};
+        store_commit(c.s, SL("p"), &op, 1, on_tally, &t);
+        conformance_until(&c, &t.is_done);
+    }
+    conformance_until(&c, &x.is_enough);
+    assert_string_equal(x.values[1], "2");
+    assert_int_equal(x.resyncs, 0);
+    world_fini(&c);
+}
+
+/* The data is gone: who watched must look anew. */
+static void watch_over_loss(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct watching x;
+    world_init(&c, place_new(NULL));
+    c.s = place_open(c.place, &c.loop);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(commit_one(&c, store_put(SL("a"), SL("1"))).code, 0);
+    SERVER_SAY(c.place, "FLUSHALL");
+    watch_start(&c, &x, SLICE_EMPTY, 5, 1);
+    conformance_until(&c, &x.is_resynced);
+    x.last = 0;
+    assert_int_equal(commit_one(&c, store_put(SL("a"), SL("new"))).code, 0);
+    conformance_until(&c, &x.is_enough);
+    assert_string_equal(x.values[0], "new");
+    world_fini(&c);
+}
+
+/* Partitions whose names would break a hash tag stay apart. */
+static void odd_partitions(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a", "a}", "{a}", "}", "{", "a:rec", "a%7d", "\xff", " "};
+    struct conformance c;
+    struct slice key = SL("k");
+    world_init(&c, place_new(NULL));
+    c.s = place_open(c.place, &c.loop);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct store_op ops[] = {store_expect(key, 0), store_put(key, slice_str(names[i]))};
+        assert_int_equal(commit_in(&c, slice_str(names[i]), ops, 2).code, 0);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct records_wait r = get_in(&c, slice_str(names[i]), &key, 1);
+        assert_true(slice_eq_str(r.r[0].value, names[i]));
+        records_fini(&r);
+    }
+    world_fini(&c);
+}
+
+/* Whatever else is stored under our names is an error, not a crash. */
+static void alien_data(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct slice key = SL("k");
+    world_init(&c, place_new(NULL));
+    c.s = place_open(c.place, &c.loop);
+    assert_int_equal(commit_one(&c, store_put(key, SL("v"))).code, 0);
+    SERVER_SAY(c.place, "SET", "reeve:{q}:rec", "a string");
+    SERVER_SAY(c.place, "HSET", "reeve:{r}:rec", "k", "no version");
+    SERVER_SAY(c.place, "HSET", "reeve:{r}:cnt", "k", "12");
+    SERVER_SAY(c.place, "ZADD", "reeve:{r}:cix", "0", "k");
+    struct records_wait r = get_in(&c, SL("q"), &key, 1);
+    assert_int_equal(r.code, E_STORE);
+    records_fini(&r);
+    r = get_in(&c, SL("r"), &key, 1);
+    assert_int_equal(r.code, E_STORE);
+    records_fini(&r);
+    struct store_op op = store_add(key, 1);
+    assert_int_equal(commit_in(&c, SL("r"), &op, 1).code, E_STORE);
+    op = store_put(key, SL("x"));
+    assert_int_equal(commit_in(&c, SL("q"), &op, 1).code, E_STORE);
+    assert_true(version_of(&c, key, "v") > 0);
+    world_fini(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(addresses),          cmocka_unit_test(nobody_there),
+        cmocka_unit_test(wrong_settings),     cmocka_unit_test(passwords),
+        cmocka_unit_test(forgotten_scripts),  cmocka_unit_test(killed_in_flight),
+        cmocka_unit_test(closed_while_away),  cmocka_unit_test(two_controllers),
+        cmocka_unit_test(watch_over_restart), cmocka_unit_test(watch_over_loss),
+        cmocka_unit_test(odd_partitions),     cmocka_unit_test(alien_data),
+    };
+    if (server_is_missing()) {
+        const char *require = getenv("REEVE_REQUIRE");
+        print_message("[  SKIPPED ] redis: no redis-server on this machine\n");
+        return require != NULL && strcmp(require, "all") == 0;
+    }
+    int failed = conformance_run(&redis_engine);
+    failed += cmocka_run_group_tests(tests, NULL, NULL);
+    return failed == 0 ? 0 : 1;
+}
