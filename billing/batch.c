@@ -9,9 +9,12 @@
 
 #include <string.h>
 
+#define BATCHES_MAX 256 /* on their way at once */
+
 static void batch_end(struct batch *x)
 {
     struct billing *b = x->billing;
+    b->n_batches--;
     struct billing_batch_answer a = {.code = x->err.code, .err = x->err.code != 0 ? &x->err : NULL};
     struct billing_rejected *rejected = arena_zalloc(&x->arena, (x->n + 1) * sizeof(*rejected));
     for (size_t i = 0; a.code == 0 && i < x->n; i++) {
@@ -73,7 +76,7 @@ void batch_part_done(struct batch *x, int code, const struct err *err)
         if (code == E_CANCELLED)
             err_set(&x->err, E_CANCELLED, "shutting down");
         else
-            err_set(&x->err, E_STORE, "usage was not recorded: %s",
+            err_set(&x->err, code == E_NO_SPACE ? E_NO_SPACE : E_STORE, "usage was not recorded: %s",
                     err != NULL && err->msg[0] != '\0' ? err->msg : err_title(code));
         if (!x->billing->is_closing && code != E_CANCELLED) /* what did it do? The counters know */
             billing_refresh(x->billing);

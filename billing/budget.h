@@ -3,10 +3,9 @@
 #ifndef REEVE_BILLING_BUDGET_H
 #define REEVE_BILLING_BUDGET_H
 
-#include <uthash.h>
-
 #include "base/core/buf.h"
 #include "base/core/i128.h"
+#include "base/store/hash.h"
 #include "billing/zone.h"
 
 #define BUDGETS_PER_TENANT_MAX   100

@@ -33,6 +33,7 @@ struct billing {
     struct mirror mirror;
     struct owner_cache owners;
     struct billing_stats stats;
+    size_t n_batches;
     struct timer refresh; /* other controllers on the same store spend too */
     bool is_refreshing;
 };
@@ -72,9 +73,9 @@ struct batch {
     struct item *items;
     size_t n;
     int64_t received_ms;
-    size_t pending; /* parts under way */
-    struct err err; /* the first failure */
-    bool is_malformed;
+    size_t pending;    /* parts under way */
+    struct err err;    /* the first failure */
+    bool is_malformed; /* or refused unread */
     billing_batch_cb cb;
     void *data;
 };

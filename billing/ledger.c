@@ -15,7 +15,8 @@
 
 #include <string.h>
 
-#define ATTEMPTS_MAX     6 /* the first, and five after a conflict */
+#define CHUNK_EVENTS     250 /* of one commit: a few milliseconds of one turn of the loop */
+#define ATTEMPTS_MAX     6   /* the first, and five after a conflict */
 #define OPS_OF_EVENT_MAX (20 + 3 * BUDGETS_PER_TENANT_MAX)
 #define DEDUPE_MONTHS    14 /* kept a month longer than events are accepted */
 #define HORIZON_MONTHS   13
@@ -479,7 +480,7 @@ void posting_start(struct batch *x, const struct config_tenant *tenant, struct i
     p->budgets = budget_set_find(x->book->budgets, slice_str(tenant->id));
     p->items = items;
     p->n = n;
-    p->chunk_max = BILLING_BATCH_MAX;
+    p->chunk_max = CHUNK_EVENTS;
     p->scratch = ARENA_INIT;
     buf_init(&p->key, STORE_KEY_MAX);
     for (size_t i = 0; p->budgets != NULL && i < p->budgets->n; i++)

@@ -3,9 +3,8 @@
 #ifndef REEVE_BILLING_OWNER_H
 #define REEVE_BILLING_OWNER_H
 
-#include <uthash.h>
-
 #include "base/core/crypto.h"
+#include "base/store/hash.h"
 #include "billing/billing.h"
 
 #define OWNERS_MAX 100000

@@ -11,9 +11,8 @@
 
 #include <string.h>
 
-#include <uthash.h>
-
 #include "base/core/mem.h"
+#include "base/store/hash.h"
 
 const char *const token_kind_names[TOKEN_KINDS] = {"input", "output", "cache_read", "cache_write"};
 
