@@ -52,6 +52,7 @@ static void queue_next(struct local_entry *e)
     struct local_job *next = e->queue;
     if (next != NULL && !next->is_begun) {
         next->is_begun = true;
+        timer_stop(&next->tick); /* it may have been submitted in this very turn */
         next->begin(next);
     } else {
         local_entry_maybe_free(e);
