@@ -345,7 +345,7 @@ static void create_commit(struct creation *c)
     c->seq = ++c->s->commits;
     int code = record_write(e, &c->d, c->seq, &record);
     must(code == 0); /* labels and environment are bounded far below a value's maximum */
-    event_write(e, &c->d, &event);
+    state_event_write(e, &c->d, &event);
     o.ops[o.n++] = store_expect(slice_str(key), 0);
     o.ops[o.n++] = store_put(slice_str(key), buf_view(&record));
     o.ops[o.n++] = store_append(slice_str(log), buf_view(&event));

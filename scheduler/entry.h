@@ -272,7 +272,7 @@ struct entry *record_read(struct tenant *t, struct slice value, uint64_t version
 /* Is this text the one that commit `seq` of this process wrote? */
 bool record_is_commit(const struct scheduler *s, struct slice value, uint64_t seq);
 void record_key(char out[160], struct slice namespace, struct slice name);
-void event_write(const struct entry *e, const struct draft *d, struct buf *out);
+void state_event_write(const struct entry *e, const struct draft *d, struct buf *out);
 /* Replaces what the entry knows by what another one (read from the store) says. */
 void entry_replace(struct entry *e, struct entry *by);
 

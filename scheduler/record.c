@@ -102,7 +102,7 @@ int record_write(const struct entry *e, const struct draft *d, uint64_t commit_s
     return out->is_full ? E_TOO_LARGE : 0;
 }
 
-void event_write(const struct entry *e, const struct draft *d, struct buf *out)
+void state_event_write(const struct entry *e, const struct draft *d, struct buf *out)
 {
     struct jsonw w;
     jsonw_init(&w, out);

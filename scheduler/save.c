@@ -160,7 +160,7 @@ static void save_send(struct save *v)
         c.ops[c.n++] = store_put(slice_str(key), buf_view(&c.record));
     }
     if (v->d.fact.event_seq != e->fact.event_seq) {
-        event_write(e, &v->d, &c.event);
+        state_event_write(e, &v->d, &c.event);
         c.ops[c.n++] = store_append(slice_str(log), buf_view(&c.event));
     }
     counters(v, &c);
