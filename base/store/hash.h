@@ -1,4 +1,5 @@
-/* hash: uthash with a hash function that clang accepts (the default one falls through its switch unannotated). */
+/* hash: uthash with a hash function that clang accepts: the default one falls through its switch unannotated.
+ */
 #ifndef REEVE_BASE_STORE_HASH_H
 #define REEVE_BASE_STORE_HASH_H
 

@@ -13,7 +13,7 @@
 enum {
     DB_APPLICATION_ID = 0x52656576, /* "Reev" */
     DB_BUSY_MS = 2000,              /* how long a foreign lock may hold us up */
-    DB_CHECKPOINT_PAGES = 4000,     /* of 4 KiB in the log: move what can be moved */
+    DB_CHECKPOINT_PAGES = 8000,     /* of 4 KiB in the log: move what can be moved */
     DB_RESTART_PAGES = 40000,       /* so many: wait for the readers, to begin the log anew */
 };
 
