@@ -203,6 +203,14 @@ static void on_error(struct http_call *call, int code, const struct err *cause, 
 static const struct http_call_events call_events = {
     .on_head = on_head, .on_body = on_body, .on_end = on_end, .on_error = on_error};
 
+/* The agent goes on; its answer waits in the server's ring for the stream that the client opens next. */
+static void on_drain(struct request *rq, void *data)
+{
+    struct acp_post *p = data;
+    p->rq = NULL;
+    request_empty(rq, 202);
+}
+
 static void pass_on(struct acp_post *p)
 {
     const struct http_request *r = exchange_request(p->rq->ex);
@@ -235,6 +243,8 @@ static void pass_on(struct acp_post *p)
     };
     p->acp->c->proxied_total++;
     p->is_passed_on = true;
+    p->rq->on_drain = on_drain;
+    p->rq->data = p;
     p->call = http_call_start(ws->server, &o, &call_events, p);
     if (p->id != NULL && p->server->streams == NULL)
         acp_stream_watch(p->server);

@@ -106,8 +106,10 @@ static void on_answer_head(struct http_call *call, const struct http_response *r
     p->c->requests_total[r->status / 100 % 6]++;
     (void)exchange_head(p->rq->ex, r->status, h, n, length); /* a broken client is told by on_abort */
     if (p->is_sse) {
-        scheduler_hold(p->c->scheduler, p->to.ws);
-        p->is_held = true;
+        struct workspace *ws = scheduler_find_id(p->c->scheduler, slice_str(p->to.workspace_id));
+        if (ws != NULL)
+            scheduler_hold(p->c->scheduler, ws);
+        p->is_held = ws != NULL;
         exchange_flush(p->rq->ex);
     }
 }
