@@ -197,7 +197,8 @@ int edit_ready(struct entry *e, struct draft *d, const struct edit *x, struct er
 {
     (void)x;
     (void)err;
-    if (d->fact.wish != WISH_RUNNING || d->fact.state != WS_BOOTSTRAPPING || d->fact.renew != RENEW_NO) {
+    if (d->fact.wish != WISH_RUNNING || d->fact.state != WS_BOOTSTRAPPING || d->fact.renew != RENEW_NO ||
+        e->ws.server == NULL) { /* put to sleep and woken since the server answered */
         return EDIT_NOTHING;
     }
     d->fact.state = WS_READY;

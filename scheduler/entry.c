@@ -198,7 +198,7 @@ void entry_take(struct entry *e, const struct draft *d, uint64_t version)
     if (d->fact.state != WS_READY) {
         e->is_reached = false;
     } else if (e->fact.state != WS_READY) {
-        e->is_reached = true; /* only a health answer in this process leads here */
+        e->is_reached = e->ws.server != NULL; /* a health answer led here; the close may have come since */
         e->ready_ms = now_mono(e->s);
     }
     e->fact = d->fact;

@@ -22,9 +22,10 @@
 #define WAITS_MAX      20000 /* callers waiting at one time; beyond: answered without waiting */
 #define START_QUEUE_MAX                                                                                      \
     10000 /* creates and starts waiting for their turn; beyond: E_CAPACITY for new workspaces */
-#define BOOT_PARALLEL      64 /* workspaces looked at together after a start of the controller */
-#define FAILURES_TO_FAILED 5  /* passing failures in a row until the state is `failed` (it is retried still) \
-                               */
+#define BOOT_PARALLEL 64 /* workspaces looked at together after a start of the controller */
+#define FAILURES_TO_FAILED                                                                                   \
+    5 /* passing failures in a row until the state is `failed` (it is retried still)                         \
+       */
 #define BREAKER_FAILURES   5
 #define SERVER_PORT        2468
 #define COMMIT_DEADLINE_MS 10000 /* for a caller whose commit does not answer */

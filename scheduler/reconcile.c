@@ -225,21 +225,11 @@ static void on_destroyed_for_delete(int code, const struct err *err, void *data)
 }
 
 /* --- start --- */
-static void on_ready_saved(struct entry *e, int code, const struct err *err, void *data)
-{
-    if (code == 0 && e->fact.state == WS_READY) {
-        log_info("workspace.ready", LF_SLICE("tenant", e->ws.tenant), LF_SLICE("namespace", e->ws.namespace),
-                 LF_SLICE("name", e->ws.name), LF_STR("workspace", e->ws.id),
-                 LF_INT("took_ms", e->ws.ready_at_ms - e->ws.created_at_ms));
-    }
-    on_step_saved(e, code, err, data);
-}
-
 void on_health(struct work *w, int code, const struct err *err)
 {
     struct entry *e = w->e;
     w->is_healing = false;
-    if (code == E_CANCELLED || e->fact.wish != WISH_RUNNING || w->s->is_closing) {
+    if (code == E_CANCELLED || e->ws.server == NULL || e->fact.wish != WISH_RUNNING || w->s->is_closing) {
         work_end(w);
     } else if (code != 0) {
         fail_with(w, "server", code, err, RENEW_SANDBOX); /* the next one starts from a fresh sandbox */
@@ -253,7 +243,7 @@ void on_health(struct work *w, int code, const struct err *err)
         work_end(w);
     } else {
         e->touched_ms = now_mono(w->s);
-        entry_change(e, edit_ready, NULL, on_ready_saved, w);
+        entry_change(e, edit_ready, NULL, on_step_saved, w);
     }
 }
 

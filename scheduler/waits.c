@@ -366,7 +366,6 @@ void waits_close(struct scheduler *s)
     struct workspace_wait *w, *next;
     DL_FOREACH_SAFE2(s->all_waits, w, next, all_next)
     {
-        wait_detach(w);
         wait_decide(w, E_DRAINING, &err);
     }
 }
