@@ -16,19 +16,21 @@
 #include "base/core/buf.h"
 #include "base/core/mem.h"
 #include "base/store/engine.h"
+#include "base/store/redis_route.h"
 #include "base/store/redis_watch.h"
 
 #define OPEN_MS        30000 /* while the server loads its data */
 #define AMOUNT_HEX     36    /* digits of an amount: 144 bits */
 #define PARTITION_KEYS 7     /* that the commit script takes before the logs */
+#define FIRST_KEY      3     /* in the arguments of a script's call */
 
 struct redis {
     struct engine engine; /* first */
     struct redis_login login;
-    struct redis_link *link;
+    struct redis_route *route;
     struct redis_watches *watches;
     size_t n_ops;            /* not yet answered */
-    unsigned open;           /* of link, watches and timer */
+    unsigned open;           /* of route, watches and timer */
     struct timer open_timer; /* the deadline of opening */
     store_opened_cb opened;  /* NULL once called */
     void *opened_data;
@@ -100,7 +102,7 @@ static void args_start(struct redis_op *op, enum redis_script script, size_t n_k
     op->script = script;
     op->argv = arena_alloc(&op->r->arena, (3 + n_keys + n) * sizeof(*op->argv));
     arg(op, SL("EVALSHA"));
-    arg(op, slice_str(redis_link_sha(op->s->link, script)));
+    arg(op, slice_str(redis_route_sha(op->s->route, script)));
     arg(op, u64_text(&op->r->arena, n_keys));
 }
 
@@ -426,7 +428,8 @@ static void on_reply(int code, const redisReply *p, const struct err *err, void 
 
 static int op_send(struct redis_op *op)
 {
-    return redis_link_call(op->s->link, op->argv, op->argc, op->r->kind != REQUEST_COMMIT, on_reply, op);
+    return redis_route_call(op->s->route, op->argv[FIRST_KEY], op->argv, op->argc,
+                            op->r->kind != REQUEST_COMMIT, on_reply, op);
 }
 
 static void redis_submit(struct engine *e, struct request *r)
@@ -509,7 +512,7 @@ static void on_part_closed(void *data)
 static void redis_end(struct redis *s)
 {
     s->open = 3;
-    redis_link_close(s->link, on_part_closed, s);
+    redis_route_close(s->route, on_part_closed, s);
     redis_watches_close(s->watches, on_part_closed, s);
     timer_close(&s->open_timer, on_part_closed);
 }
@@ -673,5 +676,5 @@ void store_redis_open(struct loop *l, const char *url, store_opened_cb opened, v
     timer_init(&s->open_timer, l, on_open_deadline, s);
     timer_start(&s->open_timer, OPEN_MS);
     s->watches = redis_watches_new(&s->engine.store, &s->login);
-    s->link = redis_link_new(l, &s->login, on_link_state, s);
+    s->route = redis_route_new(l, &s->login, on_link_state, s);
 }

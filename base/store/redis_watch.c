@@ -16,9 +16,11 @@
 #include <hiredis/hiredis.h>
 #include <utlist.h>
 
+#include "base/core/arena.h"
 #include "base/core/buf.h"
 #include "base/core/mem.h"
 #include "base/store/hash.h"
+#include "base/store/redis_route.h"
 
 #define BLOCK_TEXT  "100" /* ms that Redis waits for news */
 #define READ_TEXT   "100" /* changes per stream and answer */
@@ -54,7 +56,8 @@ struct watched {
 struct redis_watches {
     struct store *store;
     const struct redis_login *login;
-    struct redis_link *link; /* from the first watch on */
+    struct redis_route *route; /* from the first watch on */
+    struct arena arena;        /* the arguments of the command in flight */
     struct watched *partitions;
     struct watched *checking; /* whose newest change was asked for; NULL: it is gone, or none was */
     struct watched *reading[STREAMS_MAX]; /* of the read in flight; NULL: gone */
@@ -64,7 +67,7 @@ struct redis_watches {
     bool is_one_by_one;
     bool is_closing;
     struct timer rest;
-    unsigned open; /* of link and timer */
+    unsigned open; /* of route and timer */
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -301,24 +304,29 @@ static void on_changes(int code, const redisReply *r, const struct err *err, voi
     watches_sweep(ws);
     if (ws->is_closing || ws->is_busy)
         return;
-    if (ws->is_one_by_one && ws->turn == 0 && is_empty)
+    if (ws->turn == 0 && is_empty && HASH_COUNT(ws->partitions) > (ws->is_one_by_one ? 1 : STREAMS_MAX))
         watches_rest(ws, POLL_MS);
     else
         watches_step(ws);
 }
 
-static void call(struct redis_watches *ws, const struct slice *argv, size_t argc, redis_reply_cb cb)
+/* `argv` is in the arena. One command at a time: never too many. */
+static void call(struct redis_watches *ws, struct slice key, const struct slice *argv, size_t argc,
+                 redis_reply_cb cb)
 {
     ws->is_busy = true;
-    must(redis_link_call(ws->link, argv, argc, true, cb, ws) == 0); /* one at a time: never too many */
+    must(redis_route_call(ws->route, key, argv, argc, true, cb, ws) == 0);
 }
 
 static void newest_ask(struct redis_watches *ws, struct watched *p)
 {
-    const struct slice argv[] = {SL("XREVRANGE"), slice_of(p->key, p->key_n), SL("+"), SL("-"), SL("COUNT"),
-                                 SL("1")};
+    arena_reset(&ws->arena);
+    struct slice key = arena_slice(&ws->arena, slice_of(p->key, p->key_n));
+    const struct slice words[] = {SL("XREVRANGE"), key, SL("+"), SL("-"), SL("COUNT"), SL("1")};
+    struct slice *argv = arena_alloc(&ws->arena, sizeof(words));
+    memcpy(argv, words, sizeof(words));
     ws->checking = p;
-    call(ws, argv, ARRAY_LEN(argv), on_newest);
+    call(ws, key, argv, ARRAY_LEN(words), on_newest);
 }
 
 /* Where to go on: behind the watch that has had least. */
@@ -334,38 +342,34 @@ static uint64_t watched_after(const struct watched *p)
 
 static void changes_ask(struct redis_watches *ws)
 {
-    struct slice argv[2 * STREAMS_MAX + 6];
-    char ids[STREAMS_MAX][24];
     size_t n = 0, argc = 0, at = 0, most = ws->is_one_by_one ? 1 : STREAMS_MAX,
            count = HASH_COUNT(ws->partitions);
     struct watched *p, *next;
+    arena_reset(&ws->arena);
+    struct slice *argv = arena_alloc(&ws->arena, (2 * most + 6) * sizeof(*argv));
     if (ws->turn >= count)
         ws->turn = 0;
+    HASH_ITER (hh, ws->partitions, p, next) {
+        if (at++ >= ws->turn && n < most)
+            ws->reading[n++] = p;
+    }
+    ws->n_reading = n;
+    ws->turn = ws->turn + n >= count ? 0 : ws->turn + n;
     argv[argc++] = SL("XREAD");
     argv[argc++] = SL("COUNT");
     argv[argc++] = SL(READ_TEXT);
-    if (!ws->is_one_by_one && count <= most) {
+    if (count <= most) {
         argv[argc++] = SL("BLOCK");
         argv[argc++] = SL(BLOCK_TEXT);
     }
     argv[argc++] = SL("STREAMS");
-    HASH_ITER (hh, ws->partitions, p, next) {
-        if (at++ < ws->turn || n == most)
-            continue;
-        ws->reading[n++] = p;
-    }
-    ws->n_reading = n;
-    ws->turn = ws->turn + n >= count ? 0 : ws->turn + n;
+    size_t first = argc;
     for (size_t i = 0; i < n; i++)
-        argv[argc++] = slice_of(ws->reading[i]->key, ws->reading[i]->key_n);
-    for (size_t i = 0; i < n; i++) {
-        struct buf b = BUF_INIT(sizeof(ids[i]) - 1);
-        must(buf_printf(&b, "%llu-0", (unsigned long long)watched_after(ws->reading[i])) == 0);
-        memcpy(ids[i], b.p, b.n);
-        argv[argc++] = slice_of(ids[i], b.n);
-        buf_fini(&b);
-    }
-    call(ws, argv, argc, on_changes);
+        argv[argc++] = arena_slice(&ws->arena, slice_of(ws->reading[i]->key, ws->reading[i]->key_n));
+    for (size_t i = 0; i < n; i++)
+        argv[argc++] =
+            slice_str(arena_printf(&ws->arena, "%llu-0", (unsigned long long)watched_after(ws->reading[i])));
+    call(ws, argv[first], argv, argc, on_changes);
 }
 
 static void watches_step(struct redis_watches *ws)
@@ -400,6 +404,7 @@ struct redis_watches *redis_watches_new(struct store *s, const struct redis_logi
     ws->store = s;
     ws->login = login;
     ws->open = 1;
+    ws->arena = ARENA_INIT;
     timer_init(&ws->rest, s->loop, on_rest_over, ws);
     return ws;
 }
@@ -429,8 +434,8 @@ struct store_watch *redis_watches_add(struct redis_watches *ws, struct slice par
                               .data = data,
                               .needs_check = true};
     DL_APPEND(p->watches, w);
-    if (ws->link == NULL) {
-        ws->link = redis_link_new(ws->store->loop, ws->login, on_link_state, ws);
+    if (ws->route == NULL) {
+        ws->route = redis_route_new(ws->store->loop, ws->login, on_link_state, ws);
         ws->open++;
     }
     watches_step(ws);
@@ -452,6 +457,7 @@ static void on_part_closed(void *data)
         return;
     void (*closed)(void *data) = ws->closed;
     void *closed_data = ws->closed_data;
+    arena_fini(&ws->arena);
     mem_free(ws);
     closed(closed_data);
 }
@@ -470,6 +476,6 @@ void redis_watches_close(struct redis_watches *ws, void (*closed)(void *data), v
         watched_sweep(ws, p);
     }
     timer_close(&ws->rest, on_part_closed);
-    if (ws->link != NULL)
-        redis_link_close(ws->link, on_part_closed, ws);
+    if (ws->route != NULL)
+        redis_route_close(ws->route, on_part_closed, ws);
 }

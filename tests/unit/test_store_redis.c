@@ -15,7 +15,7 @@
 
 #include <hiredis/hiredis.h>
 
-#include "base/store/redis_script.h"
+#include "base/store/redis_route.h"
 
 #define SERVER_START_MS 10000
 
@@ -557,15 +557,126 @@ static void alien_data(void **state)
     world_fini(&c);
 }
 
+/* --- a cluster --- */
+
+static void slots(void **state)
+{
+    (void)state;
+    assert_int_equal(redis_slot(SL("123456789")), 0x31c3); /* the specification's own example */
+    assert_int_equal(redis_slot(SL("reeve:{acme}:rec")), redis_slot(SL("reeve:{acme}:log:x{y}")));
+    assert_int_equal(redis_slot(SL("{acme}")), redis_slot(SL("acme")));
+    assert_true(redis_slot(SL("{}a")) != redis_slot(SL("{}b")));
+}
+
+static struct place *cluster_node(const char *first, const char *last, const char *epoch)
+{
+    char bus[16];
+    const char *const more[] = {
+        "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "5000", NULL};
+    (void)snprintf(bus, sizeof(bus), "%d", port_free());
+    struct place *p = place_new(more);
+    SERVER_SAY(p, "CLUSTER", "SET-CONFIG-EPOCH", epoch);
+    SERVER_SAY(p, "CLUSTER", "ADDSLOTSRANGE", first, last);
+    return p;
+}
+
+static void cluster_meet(const struct place *a, const struct place *b)
+{
+    char port[16], bus[16];
+    redisContext *c = server_dial(b);
+    redisReply *r = redisCommand(c, "CONFIG GET cluster-port");
+    must(r != NULL && r->elements == 2);
+    (void)snprintf(bus, sizeof(bus), "%s", r->element[1]->str);
+    (void)snprintf(port, sizeof(port), "%d", b->port);
+    freeReplyObject(r);
+    redisFree(c);
+    SERVER_SAY(a, "CLUSTER", "MEET", "127.0.0.1", port, bus);
+}
+
+static void cluster_wait(const struct place *p)
+{
+    uint64_t end = uv_hrtime() + 3 * (uint64_t)SERVER_START_MS * 1000000;
+    redisContext *c = server_dial(p);
+    bool is_ready = false;
+    while (!is_ready) {
+        redisReply *r = redisCommand(c, "CLUSTER INFO");
+        must(r != NULL && uv_hrtime() < end);
+        is_ready =
+            strstr(r->str, "cluster_state:ok") != NULL && strstr(r->str, "cluster_slots_ok:16384") != NULL;
+        freeReplyObject(r);
+        (void)poll(NULL, 0, is_ready ? 0 : 20); /* until gossip has come around */
+    }
+    redisFree(c);
+}
+
+/* A watch of any partition. */
+static void watch_in(struct conformance *c, struct watching *x, const char *partition, size_t want)
+{
+    memset(x, 0, sizeof(*x));
+    x->want = want;
+    x->w = store_watch(c->s, slice_str(partition), SLICE_EMPTY, 0, on_watching, x);
+}
+
+/* Partitions live on both servers; the address of one is enough. */
+static void a_cluster(void **state)
+{
+    (void)state;
+    enum { TENANTS = 12 };
+    struct place *a = cluster_node("0", "8191", "1"), *b = cluster_node("8192", "16383", "2");
+    struct conformance c;
+    struct watching x[TENANTS];
+    char names[TENANTS][16];
+    size_t on_a = 0;
+    cluster_meet(a, b);
+    cluster_wait(a);
+    cluster_wait(b);
+    world_init(&c, a);
+    c.s = place_open(a, &c.loop);
+    assert_non_null(c.s);
+    for (size_t i = 0; i < TENANTS; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "tenant-%zu", i);
+        on_a += redis_slot(slice_str(names[i])) < 8192;
+        watch_in(&c, &x[i], names[i], 2);
+    }
+    assert_true(on_a > 0 && on_a < TENANTS);
+    for (size_t round = 0; round < 2; round++) {
+        for (size_t i = 0; i < TENANTS; i++) {
+            struct slice t = slice_str(names[i]), key = SL("k");
+            struct store_op ops[] = {store_put(key, t), store_add(SL("n"), 5), store_append(SL("l"), t)};
+            struct commit_wait w = commit_in(&c, t, ops, 3);
+            assert_int_equal(w.code, 0);
+            assert_true(w.results[0].version == round + 1 && w.results[2].version == round + 1);
+            struct records_wait r = get_in(&c, t, &key, 1);
+            assert_true(slice_eq(r.r[0].value, t));
+            records_fini(&r);
+        }
+    }
+    for (size_t i = 0; i < TENANTS; i++) {
+        conformance_until(&c, &x[i].is_enough);
+        assert_string_equal(x[i].values[1], names[i]);
+        assert_int_equal(x[i].resyncs, 0);
+    }
+    world_fini(&c);
+    place_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),          cmocka_unit_test(nobody_there),
-        cmocka_unit_test(wrong_settings),     cmocka_unit_test(passwords),
-        cmocka_unit_test(forgotten_scripts),  cmocka_unit_test(killed_in_flight),
-        cmocka_unit_test(closed_while_away),  cmocka_unit_test(two_controllers),
-        cmocka_unit_test(watch_over_restart), cmocka_unit_test(watch_over_loss),
-        cmocka_unit_test(odd_partitions),     cmocka_unit_test(alien_data),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(nobody_there),
+        cmocka_unit_test(wrong_settings),
+        cmocka_unit_test(passwords),
+        cmocka_unit_test(forgotten_scripts),
+        cmocka_unit_test(killed_in_flight),
+        cmocka_unit_test(closed_while_away),
+        cmocka_unit_test(two_controllers),
+        cmocka_unit_test(watch_over_restart),
+        cmocka_unit_test(watch_over_loss),
+        cmocka_unit_test(odd_partitions),
+        cmocka_unit_test(alien_data),
+        cmocka_unit_test(slots),
+        cmocka_unit_test(a_cluster),
     };
     if (server_is_missing()) {
         const char *require = getenv("REEVE_REQUIRE");
