@@ -14,11 +14,13 @@ struct amount {
 };
 
 int amount_of(struct slice decimal, struct slice currency, struct amount *ret, struct err *err);
-int amount_add(struct amount a, struct amount b, struct amount *ret);  /* E_INVALID for two currencies, E_OVERFLOW */
+int amount_add(struct amount a, struct amount b,
+               struct amount *ret); /* E_INVALID for two currencies, E_OVERFLOW */
 int amount_sub(struct amount a, struct amount b, struct amount *ret);
 int amount_times(struct amount unit, uint64_t quantity, struct amount *ret);
-int amount_cmp(struct amount a, struct amount b); /* same currency: an assertion */
+int amount_cmp(struct amount a, struct amount b);               /* same currency: an assertion */
 size_t amount_format(struct amount a, char out[I128_TEXT_MAX]); /* the number alone */
-void jsonw_amount(struct jsonw *w, const char *key, struct amount a); /* {"amount":"12.345","currency":"USD"} */
+void jsonw_amount(struct jsonw *w, const char *key,
+                  struct amount a); /* {"amount":"12.345","currency":"USD"} */
 
 #endif

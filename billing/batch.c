@@ -61,7 +61,7 @@ static void batch_resolve(struct batch *x)
     }
     if (n == 0 || x->billing->is_closing) {
         if (n > 0)
-            err_set(&x->err, E_CANCELLED, "shutting down");
+            err_set(&x->err, E_DRAINING, "shutting down: send it again");
         batch_end(x);
         return;
     }
@@ -74,7 +74,7 @@ void batch_part_done(struct batch *x, int code, const struct err *err)
     if (code != 0 && x->err.code == 0) {
         /* Whatever it was, for the gateway it means: not all of it is durable, send it again. */
         if (code == E_CANCELLED)
-            err_set(&x->err, E_CANCELLED, "shutting down");
+            err_set(&x->err, E_DRAINING, "shutting down: send it again");
         else
             err_set(&x->err, code == E_NO_SPACE ? E_NO_SPACE : E_STORE, "usage was not recorded: %s",
                     err != NULL && err->msg[0] != '\0' ? err->msg : err_title(code));

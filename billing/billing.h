@@ -1,9 +1,10 @@
 /* billing: the counting-house. Usage events in; one exact ledger, budgets and exports out.
  *
- * Happy path of a batch: a gateway's dialect becomes usage events; each is attributed by the hash of the key it
- * was made with, priced, deduplicated, and posted: ledger entry + deduplication record + every counter it moves, in one
- * commit per tenant. Failure paths: what cannot be attributed or priced goes to suspense, a changed repetition is a
- * conflict (suspense, counted against the budget), a failed commit answers 5xx and the repetition finds the others done. */
+ * Happy path of a batch: a gateway's dialect becomes usage events; each is attributed by the hash of the key
+ * it was made with, priced, deduplicated, and posted: ledger entry + deduplication record + every counter it
+ * moves, in one commit per tenant. Failure paths: what cannot be attributed or priced goes to suspense, a
+ * changed repetition is a conflict (suspense, counted against the budget), a failed commit answers 5xx and
+ * the repetition finds the others done. */
 #ifndef REEVE_BILLING_BILLING_H
 #define REEVE_BILLING_BILLING_H
 
@@ -14,8 +15,8 @@
 
 struct billing;
 
-/* Who a workspace's LLM key belongs to, as recorded in partition `fleet` under llmkey/<hex hash> by the scheduler's
- * credential code (see billing_key_put) and kept after revocation. */
+/* Who a workspace's LLM key belongs to, as recorded in partition `fleet` under llmkey/<hex hash> by the
+ * scheduler's credential code (see billing_key_put) and kept after revocation. */
 struct billing_key_owner {
     struct slice tenant, namespace, workspace, workspace_id, user; /* workspace: its name */
     struct slice gateway;
@@ -28,12 +29,15 @@ struct store_op billing_key_op(struct arena *a, const char *hash_hex, const stru
 int billing_key_parse(struct arena *a, struct slice record, struct billing_key_owner *ret);
 void billing_key_name(const char *hash_hex, char out[128]); /* "llmkey/<hex>" */
 
-/* `tenancy` gives prices and budgets; billing keeps its own reference. E_INVALID with problems for a bad price file. */
-int billing_open(struct loop *l, struct store *s, struct tenancy *t, struct config_problems *problems, struct billing **ret);
+/* `tenancy` gives prices and budgets; billing keeps its own reference. E_INVALID with problems for a bad
+ * price file. */
+int billing_open(struct loop *l, struct store *s, struct tenancy *t, struct config_problems *problems,
+                 struct billing **ret);
 /* Loads the counters of the present windows of every budget, so that billing_gate answers from memory. */
 typedef void (*billing_done_cb)(int code, const struct err *err, void *data);
 void billing_start(struct billing *b, billing_done_cb done, void *data);
-/* Checks the price file of a new tenancy without taking it; then takes it (loading windows it does not know). */
+/* Checks the price file of a new tenancy without taking it; then takes it (loading windows it does not know).
+ */
 int billing_check(struct tenancy *t, struct config_problems *problems);
 void billing_reload(struct billing *b, struct tenancy *t, billing_done_cb done, void *data);
 void billing_close(struct billing *b);
@@ -41,12 +45,14 @@ void billing_close(struct billing *b);
 /* --- usage --- */
 #define BILLING_BATCH_MAX 1000
 struct billing_rejected {
-    size_t index; /* in the batch */
+    size_t index;     /* in the batch */
     const char *code; /* "conflict", "unknown_key", "unpriced", "out_of_horizon", "overflow", "invalid" */
     const char *detail;
 };
 struct billing_batch_answer {
-    int code; /* 0; E_STORE…: send all again; E_INVALID: the body as a whole (err names the field) */
+    int code; /* 0; E_STORE, E_NO_SPACE, E_UNAVAILABLE, E_DRAINING: send all again; E_INVALID, E_TOO_LARGE:
+                 the body as a whole (err names the field); E_NOT_IMPLEMENTED: no dialect for this kind of
+                 gateway */
     size_t accepted, duplicates;
     const struct billing_rejected *rejected; /* each of them is in suspense, but for "invalid" */
     size_t n_rejected;
@@ -54,46 +60,52 @@ struct billing_batch_answer {
 };
 typedef void (*billing_batch_cb)(const struct billing_batch_answer *a, void *data);
 /* The body of POST /v1/gateways/{gateway}/usage in the gateway's dialect (plain: docs/billing.md). Copied. */
-void billing_usage_post(struct billing *b, const struct config_gateway *g, struct slice body, billing_batch_cb cb,
-                        void *data);
+void billing_usage_post(struct billing *b, const struct config_gateway *g, struct slice body,
+                        billing_batch_cb cb, void *data);
 
 /* --- budgets --- */
 struct billing_budget_view {
     struct slice name;
     enum budget_scope scope;
     struct slice namespace; /* of the instance; empty for the tenant's */
-    struct amount limit, spent, held, unsettled, remaining; /* unsettled: conflicts and priced suspense, counted */
+    struct amount limit, spent, held, unsettled,
+        remaining; /* unsettled: conflicts and priced suspense, counted */
     enum budget_window window;
     int64_t window_start_ms, window_end_ms;
 };
-/* From memory, no I/O: 0, or E_BUDGET with a message that names budget, limit, spent and window end; *ret_view is filled
- * in both cases when some budget applies (the tightest). */
-int billing_gate(struct billing *b, struct slice tenant, struct slice namespace, struct billing_budget_view *ret_view,
-                 struct err *err);
-/* The tenant's budget instances of the present window, from memory. Returns how many were written to out (<= max). */
+/* Texts in a view are valid until the loop's next turn.
+ *
+ * From memory, no I/O: 0, or E_BUDGET with a message that names budget, limit, spent and window end;
+ * *ret_view is the tightest budget that applies; its name is empty when none does. E_UNAVAILABLE: cannot
+ * tell. */
+int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
+                 struct billing_budget_view *ret_view, struct err *err);
+/* The tenant's budget instances of the present window, from memory: those of the tenant always, those of a
+ * namespace once something was counted there. Returns how many were written to out (<= max). */
 size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_budget_view *out, size_t max);
 
 /* --- queries --- */
 /* JSON into `out` (owned by billing, valid during the callback): {"items":[{<group>, tokens…, "cost":{…}}],
- * "total":{…}}. by: "model", "kind", "day", "namespace", "workspace" or empty (total only). namespace and workspace_id
- * may be empty. [from, to) in whole UTC days. */
+ * "total":{…}}. by: "model", "kind", "day", "namespace", "workspace" or empty (total only). namespace and
+ * workspace_id may be empty. [from, to) in whole UTC days. */
 typedef void (*billing_json_cb)(int code, struct slice json, const struct err *err, void *data);
 struct billing_usage_query {
     struct slice tenant, namespace, workspace_id;
     int64_t from_ms, to_ms;
     struct slice by;
 };
-void billing_usage_query(struct billing *b, const struct billing_usage_query *q, billing_json_cb cb, void *data);
+void billing_usage_query(struct billing *b, const struct billing_usage_query *q, billing_json_cb cb,
+                         void *data);
 /* tenant empty: the fleet's suspense (unknown keys). {"items":[…],"next":"…"} */
-void billing_suspense(struct billing *b, struct slice tenant, struct slice after, size_t limit, billing_json_cb cb,
-                      void *data);
+void billing_suspense(struct billing *b, struct slice tenant, struct slice after, size_t limit,
+                      billing_json_cb cb, void *data);
 
 /* --- export --- */
 struct billing_export; /* pulls a period's ledger page by page */
 enum export_format { EXPORT_CSV, EXPORT_JSONL };
 int billing_period_parse(struct slice s); /* "2026-11": 0 or E_INVALID */
-/* on_part is called with bytes; the next page is read only after billing_export_next. Ends with on_end: code 0, rows and the
- * exact total (which equals the ledger's counter of the period, else E_INTERNAL). */
+/* on_part is called with bytes; the next page is read only after billing_export_next. Ends with on_end: code
+ * 0, rows and the exact total (which equals the ledger's counter of the period, else E_INTERNAL). */
 struct export_events {
     void (*on_part)(struct slice bytes, void *data);
     void (*on_end)(int code, uint64_t rows, struct amount total, const struct err *err, void *data);

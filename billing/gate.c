@@ -71,6 +71,8 @@ int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
     struct tenant_budgets *t = budgets_of(b, tenant);
     struct billing_budget_view tightest = {0};
     i128 least = 0;
+    if (ret_view != NULL)
+        *ret_view = tightest; /* no budget applies: an empty name */
     for (size_t i = 0; t != NULL && i < t->n; i++) {
         struct budget *budget = &t->items[i];
         if (budget->config->scope == SCOPE_NAMESPACE && namespace.n == 0)
