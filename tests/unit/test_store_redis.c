@@ -557,6 +557,86 @@ static void alien_data(void **state)
     world_fini(&c);
 }
 
+/* --- what is no Redis --- */
+
+struct stranger {
+    const char *text; /* said to whatever comes; NULL: hangs up; "": is silent */
+    struct stream *stream;
+};
+
+static void on_stranger_read(struct stream *s, struct slice bytes, void *data)
+{
+    struct stranger *x = data;
+    (void)bytes;
+    if (x->text == NULL) {
+        stream_close(s);
+        x->stream = NULL;
+    } else if (x->text[0] != '\0') {
+        struct slice text = slice_str(x->text);
+        (void)stream_write(s, &text, 1); /* the other side may be gone */
+    }
+}
+
+static void on_stranger_end(struct stream *s, void *data)
+{
+    struct stranger *x = data;
+    stream_close(s);
+    x->stream = NULL;
+}
+
+static void on_stranger_error(struct stream *s, int code, void *data)
+{
+    (void)code;
+    on_stranger_end(s, data);
+}
+
+static void on_stranger(struct listener *l, struct stream *s, void *data)
+{
+    static const struct stream_events events = {
+        .on_read = on_stranger_read, .on_eof = on_stranger_end, .on_error = on_stranger_error};
+    struct stranger *x = data;
+    (void)l;
+    if (x->stream != NULL)
+        stream_close(x->stream);
+    x->stream = s;
+    stream_own(s, &events, x);
+    stream_read_start(s);
+}
+
+static void strangers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int code;
+    } rows[] = {{NULL, E_EOF},
+                {"HTTP/1.1 400 Bad Request\r\n\r\n", E_UPSTREAM},
+                {"-ERR unknown command\r\n", E_INVALID},
+                {"+PONG\r\n*2\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n:1\r\n", E_INVALID},
+                {"+PONG\r\n*0\r\n", E_INVALID},
+                {"", E_TIMEOUT}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct conformance c;
+        struct stranger x = {.text = rows[i].text};
+        struct endpoint at;
+        struct listener *l;
+        char url[64];
+        bool is_closed = false;
+        world_init(&c, NULL);
+        assert_int_equal(endpoint_parse(SL("127.0.0.1:0"), &at, NULL), 0);
+        assert_int_equal(listener_open(&c.loop, &at, on_stranger, &x, &l, NULL), 0);
+        (void)snprintf(url, sizeof(url), "redis://127.0.0.1:%d", listener_port(l));
+        struct opening o = opened_at(&c.loop, url);
+        if (o.code != rows[i].code)
+            fail_msg("row %zu: %s: %s", i, err_name(o.code), o.msg);
+        if (x.stream != NULL)
+            stream_close(x.stream);
+        listener_close(l, on_flag, &is_closed);
+        conformance_until(&c, &is_closed);
+        world_fini(&c);
+    }
+}
+
 /* --- a cluster --- */
 
 static void slots(void **state)
@@ -663,19 +743,13 @@ static void a_cluster(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(nobody_there),
-        cmocka_unit_test(wrong_settings),
-        cmocka_unit_test(passwords),
-        cmocka_unit_test(forgotten_scripts),
-        cmocka_unit_test(killed_in_flight),
-        cmocka_unit_test(closed_while_away),
-        cmocka_unit_test(two_controllers),
-        cmocka_unit_test(watch_over_restart),
-        cmocka_unit_test(watch_over_loss),
-        cmocka_unit_test(odd_partitions),
-        cmocka_unit_test(alien_data),
-        cmocka_unit_test(slots),
+        cmocka_unit_test(addresses),          cmocka_unit_test(nobody_there),
+        cmocka_unit_test(wrong_settings),     cmocka_unit_test(passwords),
+        cmocka_unit_test(forgotten_scripts),  cmocka_unit_test(killed_in_flight),
+        cmocka_unit_test(closed_while_away),  cmocka_unit_test(two_controllers),
+        cmocka_unit_test(watch_over_restart), cmocka_unit_test(watch_over_loss),
+        cmocka_unit_test(odd_partitions),     cmocka_unit_test(alien_data),
+        cmocka_unit_test(strangers),          cmocka_unit_test(slots),
         cmocka_unit_test(a_cluster),
     };
     if (server_is_missing()) {
