@@ -2,6 +2,7 @@
 # Variables: CC=gcc|clang-14, SAN=asan (ASan+UBSan) or tsan, V=1 (show commands). Objects live in build/<flavour>/.
 
 .SUFFIXES:
+.SECONDARY:
 .DELETE_ON_ERROR:
 
 CC      ?= gcc
@@ -131,7 +132,7 @@ FUZZ_OUT     := build/fuzz
 FUZZ_SRC     := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN     := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ_OUT)/%)
 FUZZ_SECONDS ?= 60
-FUZZ_LIB_SRC  = $(wildcard base/core/*.c base/net/http*.c base/net/url.c config/*.c)
+FUZZ_LIB_SRC  = $(wildcard base/core/*.c base/net/http*.c base/net/url.c config/*.c controller/edge/envelope.c)
 FUZZ_FLAGS    = -std=c11 -D_GNU_SOURCE -I. $(PKG_CFLAGS) -O1 -g -fno-omit-frame-pointer \
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 FUZZ_LIB_OBJ  = $(FUZZ_LIB_SRC:%.c=$(FUZZ_OUT)/%.o)
