@@ -114,7 +114,9 @@ static void on_connected(uv_connect_t *req, int status)
         return;
     }
     stream_close(&s->base);
-    (void)err_set(&op->err, err_from_uv(status), "%s", uv_strerror(status));
+    /* EAGAIN is a unix socket's full queue of connections here. */
+    (void)err_set(&op->err, status == UV_EAGAIN ? E_UNAVAILABLE : err_from_uv(status), "%s",
+                  uv_strerror(status));
     connect_next(op);
 }
 
