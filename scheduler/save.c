@@ -209,6 +209,10 @@ static void save_end(struct save *v, int code, const struct err *err)
     struct scheduler *s = v->s;
     e->is_saving = false;
     bool is_gone = v->d.is_removal && code == 0;
+    struct err story = {0}; /* `err` may lie in what is freed now */
+    if (err != NULL) {
+        story = *err;
+    }
     mem_free(v);
     if (is_gone) {
         struct change *c = e->changes;
@@ -219,7 +223,7 @@ static void save_end(struct save *v, int code, const struct err *err)
         changes_fail(e, E_NOT_FOUND, "the workspace was deleted");
         done(e, 0, NULL, data); /* frees it */
     } else {
-        change_done(e, code, err);
+        change_done(e, code, &story);
         waits_look(e);
         changes_pump(e);
     }
