@@ -201,6 +201,9 @@ void entry_take(struct entry *e, const struct draft *d, uint64_t version)
         e->is_reached = e->ws.server != NULL; /* a health answer led here; the close may have come since */
         e->ready_ms = now_mono(e->s);
     }
+    if (d->fact.generation != e->fact.generation || d->fact.wish != e->fact.wish) {
+        e->healing_ms = 0;
+    }
     e->fact = d->fact;
     e->ws.version = version;
     entry_reason(e, d->reason);

@@ -114,8 +114,8 @@ struct entry {
     struct work *work; /* the step in flight */
     struct connector *connector;
     struct entry *boot_prev, *boot_next;
-    int64_t touched_ms, ready_ms, suspect_ms, retry_ms, due_ms; /* monotonic */
-    uint32_t due_at;                                            /* place in the heap + 1; 0: not in */
+    int64_t touched_ms, ready_ms, suspect_ms, retry_ms, due_ms, healing_ms; /* monotonic */
+    uint32_t due_at; /* place in the heap + 1; 0: not in */
     uint32_t holds;
     uint16_t failures; /* in a row */
     uint16_t commit_tries;
@@ -198,6 +198,7 @@ struct scheduler {
     struct timer timer;
     unsigned starts_free;
     size_t n_queued;
+    bool is_pumping;
     struct tenant *ring;
     struct entry *boot;
     unsigned n_boot;
@@ -413,7 +414,8 @@ void create_look_again(struct entry *e); /* a doubtful one */
 bool home_delete(struct tenant *t, struct slice namespace, struct slice name, struct workspace_wait *w);
 
 /* --- load.c --- */
-void load_tenant(struct tenant *t);
+void load_tenant(struct tenant *t);     /* or goes on where it failed */
+void load_missing(struct scheduler *s); /* scheduler.c: those that are not there yet */
 void load_ended(struct scheduler *s, struct tenant *t, int code, const struct err *err); /* scheduler.c */
 
 /* --- sweep.c --- */

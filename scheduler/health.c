@@ -115,7 +115,10 @@ void health_start(struct work *w)
         w->has_timer = true;
         timer_init(&w->timer, w->s->loop, on_timer, w);
     }
-    w->health_until_ms = now_mono(w->s) + w->s->o.timing.health_deadline_ms;
+    if (w->e->healing_ms == 0) { /* a second look at the same sandbox does not begin the time anew */
+        w->e->healing_ms = now_mono(w->s);
+    }
+    w->health_until_ms = w->e->healing_ms + w->s->o.timing.health_deadline_ms;
     w->health_delay_ms = HEALTH_FIRST_MS;
     w->is_healing = true;
     health_ask(w);

@@ -17,8 +17,6 @@ static void load_end(struct tenant *t, int code, const struct err *err)
 {
     struct scheduler *s = t->s;
     t->is_loading = false;
-    mem_free(t->load_after);
-    t->load_after = NULL;
     roster_sort(t);
     t->is_loaded = code == 0;
     load_ended(s, t, code, err);
@@ -114,8 +112,7 @@ static void load_next(struct tenant *t)
 
 void load_tenant(struct tenant *t)
 {
-    must(!t->is_loading && !t->is_loaded && t->n == 0);
+    must(!t->is_loading && !t->is_loaded);
     t->is_loading = true;
-    t->load_homes = false;
     load_next(t);
 }

@@ -103,6 +103,10 @@ void place_result(struct scheduler *s, struct place *p, int code, const struct e
 
 static void turns_pump(struct scheduler *s)
 {
+    if (s->is_pumping) { /* one who gave up his turn at once: the loop below goes on */
+        return;
+    }
+    s->is_pumping = true;
     while (s->starts_free > 0 && s->ring != NULL) {
         struct tenant *t = s->ring;
         struct work *w = t->queue;
@@ -119,6 +123,7 @@ static void turns_pump(struct scheduler *s)
         w->has_turn = true;
         w->on_turn(w);
     }
+    s->is_pumping = false;
 }
 
 void start_ask(struct work *w, void (*on_turn)(struct work *w))

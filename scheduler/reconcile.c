@@ -203,18 +203,22 @@ static void on_home_destroyed(int code, const struct err *err, void *data)
 {
     struct work *w = data;
     place_result(w->s, w->place, code, err);
-    if (code != 0 && code != E_NOT_FOUND) {
+    if (w->s->is_closing) {
+        work_end(w);
+    } else if (code != 0 && code != E_NOT_FOUND) {
         work_fail(w, "destroy home", code, err);
-        return;
+    } else {
+        delete_record(w);
     }
-    delete_record(w);
 }
 
 static void on_destroyed_for_delete(int code, const struct err *err, void *data)
 {
     struct work *w = data;
     place_result(w->s, w->place, code, err);
-    if (code != 0 && code != E_NOT_FOUND) {
+    if (w->s->is_closing) {
+        work_end(w); /* the next start goes on with it */
+    } else if (code != 0 && code != E_NOT_FOUND) {
         work_fail(w, "destroy", code, err);
     } else if (w->e->fact.keeps_home) {
         delete_record(w);
@@ -229,6 +233,9 @@ void on_health(struct work *w, int code, const struct err *err)
 {
     struct entry *e = w->e;
     w->is_healing = false;
+    if (code != E_CANCELLED) {
+        e->healing_ms = 0;
+    }
     if (code == E_CANCELLED || e->ws.server == NULL || e->fact.wish != WISH_RUNNING || w->s->is_closing) {
         work_end(w);
     } else if (code != 0) {
@@ -364,6 +371,8 @@ static void on_created(int code, const struct err *err, void *data)
     } else if (code == E_EXISTS && !w->has_created) {
         w->has_created = true;
         work_describe(w); /* a former attempt of ours whose answer was lost: adopted if the labels say so */
+    } else if (w->s->is_closing) {
+        work_end(w);
     } else if (!try_elsewhere(w, code)) {
         work_fail(w, "create", code, err);
     }
@@ -702,6 +711,10 @@ void reconcile_due(struct entry *e)
 
 void reconcile_doubt(struct entry *e, const char *reason)
 {
+    if (e->work != NULL && e->work->is_healing) {
+        health_stop(e->work); /* it may wait for a server that is dead: look at the sandbox first */
+        return;
+    }
     if (e->fact.state != WS_READY || !e->is_reached) {
         return;
     }

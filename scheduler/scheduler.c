@@ -123,10 +123,10 @@ void load_ended(struct scheduler *s, struct tenant *t, int code, const struct er
     }
 }
 
-static void load_missing(struct scheduler *s)
+void load_missing(struct scheduler *s)
 {
     for (struct tenant *t = s->tenants; t != NULL; t = t->hh.next) {
-        if (t->config != NULL && !t->is_loaded && !t->is_loading && t->n == 0) {
+        if (t->config != NULL && !t->is_loaded && !t->is_loading) {
             s->n_loading++;
             load_tenant(t);
         }

@@ -58,8 +58,8 @@ static void suspect_free(struct sweep *w, struct suspect *x)
 }
 
 /* Does what we hold in memory want this sandbox, or must we leave it alone? */
-static bool is_wanted(struct scheduler *s, struct slice tenant_id, struct slice workspace,
-                      uint64_t generation)
+static bool is_wanted(struct scheduler *s, const struct place *p, struct slice tenant_id,
+                      struct slice workspace, uint64_t generation)
 {
     struct tenant *t;
     HASH_FIND(hh_id, s->tenants_by_id, tenant_id.p, tenant_id.n, t);
@@ -68,7 +68,8 @@ static bool is_wanted(struct scheduler *s, struct slice tenant_id, struct slice 
     }
     struct entry *e;
     HASH_FIND(hh, s->by_id, workspace.p, workspace.n, e);
-    return e != NULL && (e->is_new || e->fact.generation == generation);
+    return e != NULL &&
+           (e->is_new || (e->fact.generation == generation && slice_eq(e->fact.provider, p->name)));
 }
 
 static bool are_labels_legal(const struct sandbox_labels *l)
@@ -124,7 +125,7 @@ static void on_list(int code, const struct sandbox_info *items, size_t n, const 
         for (size_t i = 0; i < n; i++) {
             const struct sandbox_labels *l = &items[i].labels;
             if (slice_eq_str(l->controller, s->controller) && are_labels_legal(l) &&
-                !is_wanted(s, l->tenant, l->workspace, l->generation)) {
+                !is_wanted(s, p, l->tenant, l->workspace, l->generation)) {
                 suspect_see(w, p, &items[i]);
             }
         }
@@ -204,10 +205,11 @@ static void on_record(int code, const struct store_record *r, size_t n, bool has
         struct tenant *t;
         HASH_FIND(hh_id, s->tenants_by_id, x->tenant, strlen(x->tenant), t);
         struct entry *e = t == NULL ? NULL : record_read(t, r[0].value, r[0].version, NULL);
-        is_free = e != NULL && (strcmp(e->ws.id, x->workspace) != 0 || e->fact.generation != x->generation);
+        is_free = e != NULL && (strcmp(e->ws.id, x->workspace) != 0 || e->fact.generation != x->generation ||
+                                !slice_eq(e->fact.provider, x->place->name));
         entry_free(e);
     }
-    if (is_free && !is_wanted(s, slice_str(x->tenant), slice_str(x->workspace), x->generation)) {
+    if (is_free && !is_wanted(s, x->place, slice_str(x->tenant), slice_str(x->workspace), x->generation)) {
         struct provider *p = x->place->p;
         scheduler_busy(s);
         p->ops->destroy(p, slice_str(x->id), s->o.timing.call_long_ms, on_orphan_destroyed, w);
@@ -263,6 +265,7 @@ static void on_timer(void *data)
     struct sweep *w = data;
     w->round++;
     w->at = 0;
+    load_missing(w->s); /* a tenant whose loading has failed is tried again */
     round_next(w);
 }
 

@@ -725,6 +725,78 @@ static void test_provider_gone(void **state)
     world_free(w);
 }
 
+static bool is_new_generation(struct world *w, void *data)
+{
+    struct workspace *ws = find(w, "alice", data);
+    return ws->generation == 2 && ws->state == WS_READY;
+}
+
+static void test_dies_while_starting(void **state)
+{
+    (void)state;
+    struct world *w = world_new(22);
+    w->p[0].asks = 1000000; /* never healthy */
+    struct workspace_request r = request("acme", "alice", "dev");
+    r.wait_ms = 0;
+    (void)put_request(w, &r);
+    run_ms(w, 30);
+    struct workspace *ws = find(w, "alice", "dev");
+    assert_int_equal(ws->state, WS_BOOTSTRAPPING);
+    struct fake_sandbox *x = sandbox_of(w, ws);
+    x->state = SANDBOX_EXITED;
+    w->p[0].asks = 0;
+    scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "exited");
+    run_while(w, is_new_generation, "dev"); /* long before the deadline of its health */
+    world_free(w);
+}
+
+/* Many at rest: how long a start takes. REEVE_SCALE=100000 for the real figure. */
+static void test_scale(void **state)
+{
+    (void)state;
+    const char *scale = getenv("REEVE_SCALE");
+    size_t n = scale != NULL ? (size_t)strtoull(scale, NULL, 10) : 2000;
+    struct world *w = world_new(23);
+    struct answer a = put(w, "alice", "dev");
+    assert_int_equal(suspend(w, "dev", SUSPEND_OPERATOR).code, 0);
+    struct read r = read_record(w, tenant_id(w, "acme"), "ws/alice/dev");
+    char *mark = strstr(r.text, "\"namespace\":\"alice\",\"name\":\"dev\"");
+    char *id_at = strstr(r.text, a.id), *home_at = strstr(mark, a.id);
+    assert_true(id_at != NULL && home_at != NULL);
+    for (size_t i = 0; i < n; i++) {
+        char id[ID_TEXT_MAX], key[64];
+        id_new(&w->rnd.rnd, "ws", id);
+        memcpy(id_at, id, strlen(id));
+        memcpy(home_at, id, strlen(id));
+        struct buf b = BUF_INIT(8192);
+        (void)buf_append(&b, r.text, (size_t)(mark - r.text));
+        (void)buf_printf(&b, "\"namespace\":\"n%zu\",\"name\":\"w%zu\"%s", i % 100, i,
+                         mark + strlen("\"namespace\":\"alice\",\"name\":\"dev\""));
+        (void)snprintf(key, sizeof key, "ws/n%zu/w%zu", i % 100, i);
+        struct store_op op = store_put(slice_str(key), buf_view(&b));
+        bool is_done = false;
+        store_commit(w->memory, slice_str(tenant_id(w, "acme")), &op, 1, on_put, &is_done);
+        run_until(w, &is_done);
+        buf_fini(&b);
+    }
+    world_stop(w);
+    int64_t begin = clock_mono_ms(&clock_system);
+    world_start(w);
+    print_message("%zu workspaces: started in %lld ms\n", n,
+                  (long long)(clock_mono_ms(&clock_system) - begin));
+    assert_int_equal(scheduler_count(w->s, SL("acme"), WS_SUSPENDED), n + 1);
+    assert_non_null(scheduler_find(w->s, SL("acme"), SL("n1"), SL("w101")));
+    begin = clock_mono_ms(&clock_system);
+    for (size_t i = 0; i < n; i++) {
+        char ns[16], name[32];
+        (void)snprintf(ns, sizeof ns, "n%zu", i % 100);
+        (void)snprintf(name, sizeof name, "w%zu", i);
+        assert_non_null(scheduler_find(w->s, SL("acme"), slice_str(ns), slice_str(name)));
+    }
+    print_message("%zu look-ups: %lld ms\n", n, (long long)(clock_mono_ms(&clock_system) - begin));
+    world_free(w);
+}
+
 /* --- the simulation --- */
 #define SIM_NAMES 6
 
@@ -963,6 +1035,8 @@ int main(void)
         cmocka_unit_test(test_other_controller),
         cmocka_unit_test(test_limited_starts),
         cmocka_unit_test(test_provider_gone),
+        cmocka_unit_test(test_dies_while_starting),
+        cmocka_unit_test(test_scale),
         cmocka_unit_test(test_simulation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
