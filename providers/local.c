@@ -139,7 +139,7 @@ static int info_read(struct local_job *j, struct slice id, struct sandbox_info *
                                  .reason = SLICE_EMPTY,
                                  .created_at_ms = r.created_at_ms};
     if (ret->state == SANDBOX_EXITED)
-        ret->reason = local_limits_oom_kills(j->l->limits, id) > 0
+        ret->reason = local_limits_oom_kills(local_sandbox_folder(w, id, &j->arena)) > 0
                           ? SL("its processes ended, some of them killed for want of memory")
                           : SL("its processes ended");
     return 0;

@@ -56,6 +56,7 @@ struct slice local_hostname(const struct local_record *r);
 /* /etc of the sandbox and the control folder, anew. */
 int local_sandbox_prepare(const struct local_place *w, const struct local_record *r, uid_t uid,
                           struct err *err);
+char *local_sandbox_folder(const struct local_place *w, struct slice id, struct arena *a);
 /* Ids of all sandboxes, in the arena. */
 int local_sandbox_ids(const struct local_place *w, struct arena *a, struct slice **ret, size_t *ret_n,
                       struct err *err);
@@ -109,11 +110,13 @@ struct local_limits;
 struct local_limits *local_limits_new(const struct local_place *w);
 void local_limits_free(struct local_limits *m);
 const char *local_limits_note(const struct local_limits *m);
-/* Makes the sandbox's groups and sets its limits (blocks). Paths of the groups are written to the arena. */
-int local_limits_prepare(const struct local_limits *m, const struct local_record *r, struct arena *a,
-                         const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n, struct err *err);
-int local_limits_remove(const struct local_limits *m, struct slice id, struct err *err); /* blocks */
-uint64_t local_limits_oom_kills(const struct local_limits *m, struct slice id);          /* blocks */
+/* Makes the sandbox's groups, sets its limits and notes the groups in the sandbox's folder (blocks). The
+ * paths are written to the arena. */
+int local_limits_prepare(const struct local_limits *m, const char *folder, const struct local_record *r,
+                         struct arena *a, const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n,
+                         struct err *err);
+int local_limits_remove(const char *folder, struct err *err); /* blocks */
+uint64_t local_limits_oom_kills(const char *folder);          /* blocks */
 /* What rlimits must do because no group does: 0 for what needs none. */
 uint64_t local_limits_nproc(const struct local_limits *m, const struct local_record *r);
 uint64_t local_limits_data(const struct local_limits *m, const struct local_record *r);

@@ -21,11 +21,12 @@
 #include "base/core/crypto.h"
 #include "base/core/mem.h"
 
-#define TEXT_MAX      ((size_t)1 << 20) /* of /proc/self/mountinfo and the like */
-#define CPU_PERIOD_US 100000u
-#define CPU_QUOTA_MIN 1000u
-#define RMDIR_TRIES   100
-#define RMDIR_WAIT_MS 10
+#define TEXT_MAX        ((size_t)1 << 20) /* of /proc/self/mountinfo and the like */
+#define GROUPS_TEXT_MAX ((size_t)16384)
+#define CPU_PERIOD_US   100000u
+#define CPU_QUOTA_MIN   1000u
+#define RMDIR_TRIES     100
+#define RMDIR_WAIT_MS   10
 
 enum controller { MEMORY, PIDS, CPU, N_CONTROLLERS };
 static const char *const controller_names[N_CONTROLLERS] = {"memory", "pids", "cpu"};
@@ -346,64 +347,106 @@ static int value_set(const struct local_limits *m, enum controller c, const char
     return r->processes == 0 ? 0 : value_write(folder, "pids.max", number(a, r->processes));
 }
 
-int local_limits_prepare(const struct local_limits *m, const struct local_record *r, struct arena *a,
-                         const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n, struct err *err)
+/* The groups are remembered beside the record: a controller started elsewhere (another session, another
+ * service) would look for them below another group of its own. */
+static int groups_write(const char *folder, const char *const *paths, size_t n, struct err *err)
 {
+    struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
+    for (size_t i = 0; i < n; i++)
+        (void)buf_printf(&b, "%s\n", paths[i]);
+    int rc = b.is_full ? err_set(err, E_TOO_LARGE, "paths of control groups are too long")
+                       : local_file_write(folder, "groups", buf_view(&b), 0600, false, err);
+    buf_fini(&b);
+    return rc;
+}
+
+int local_limits_prepare(const struct local_limits *m, const char *folder, const struct local_record *r,
+                         struct arena *a, const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n,
+                         struct err *err)
+{
+    const char *path[N_CONTROLLERS] = {NULL};
     size_t n = 0;
     for (size_t i = 0; i < N_CONTROLLERS; i++) {
         if (m->base[i] == NULL)
             continue;
-        char *path = arena_printf(a, "%s/%.*s", m->base[i], SL_ARG(r->id));
-        if (mkdir(path, 0755) != 0 && errno != EEXIST)
-            return err_set(err, E_UNAVAILABLE, "cannot make the control group %s: %s", path, strerror(errno));
-        if (value_set(m, (enum controller)i, path, r, a) != 0)
-            return err_set(err, E_UNAVAILABLE, "cannot set the %s limit in %s: %s", controller_names[i], path,
-                           strerror(errno));
+        path[i] = arena_printf(a, "%s/%.*s", m->base[i], SL_ARG(r->id));
         bool is_new = true;
         for (size_t k = 0; k < n; k++)
-            is_new = is_new && strcmp(ret_paths[k], path) != 0;
+            is_new = is_new && strcmp(ret_paths[k], path[i]) != 0;
         if (is_new)
-            ret_paths[n++] = path;
+            ret_paths[n++] = path[i];
+    }
+    int rc = groups_write(folder, ret_paths, n, err); /* before they exist: none is ever forgotten */
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < N_CONTROLLERS; i++) {
+        if (path[i] == NULL)
+            continue;
+        (void)mkdir(m->base[i], 0755); /* somebody may have cleared up an empty one */
+        if (mkdir(path[i], 0755) != 0 && errno != EEXIST)
+            return err_set(err, E_UNAVAILABLE, "cannot make the control group %s: %s", path[i],
+                           strerror(errno));
+        if (value_set(m, (enum controller)i, path[i], r, a) != 0)
+            return err_set(err, E_UNAVAILABLE, "cannot set the %s limit in %s: %s", controller_names[i],
+                           path[i], strerror(errno));
     }
     *ret_n = n;
     return 0;
 }
 
-int local_limits_remove(const struct local_limits *m, struct slice id, struct err *err)
+static int group_remove(const char *path, struct err *err)
+{
+    for (int n = 0; rmdir(path) != 0 && errno != ENOENT; n++) { /* the kernel may still be letting go */
+        if (errno != EBUSY || n >= RMDIR_TRIES)
+            return err_set(err, E_BUSY, "cannot remove the control group %s: %s", path, strerror(errno));
+        nanosleep(&(struct timespec){.tv_nsec = RMDIR_WAIT_MS * 1000000L}, NULL);
+    }
+    return 0;
+}
+
+int local_limits_remove(const char *folder, struct err *err)
 {
     struct arena a = ARENA_INIT;
+    struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
+    struct slice line, text = file_text(arena_printf(&a, "%s/groups", folder), &b);
     int rc = 0;
-    for (size_t i = 0; i < N_CONTROLLERS && rc == 0; i++) {
-        if (m->base[i] == NULL)
-            continue;
-        char *path = arena_printf(&a, "%s/%.*s", m->base[i], SL_ARG(id));
-        for (int n = 0; rmdir(path) != 0 && errno != ENOENT; n++) { /* the kernel may still be letting go */
-            if (errno != EBUSY || n >= RMDIR_TRIES) {
-                rc = err_set(err, E_BUSY, "cannot remove the control group %s: %s", path, strerror(errno));
-                break;
-            }
-            nanosleep(&(struct timespec){.tv_nsec = RMDIR_WAIT_MS * 1000000L}, NULL);
-        }
+    while (text.n > 0 && rc == 0) {
+        (void)slice_cut(&text, '\n', &line);
+        if (line.n > 0)
+            rc = group_remove(arena_printf(&a, "%.*s", SL_ARG(line)), err);
     }
+    buf_fini(&b);
     arena_fini(&a);
     return rc;
 }
 
-uint64_t local_limits_oom_kills(const struct local_limits *m, struct slice id)
+static uint64_t oom_kills_in(const char *path, struct arena *a)
 {
-    struct arena a = ARENA_INIT;
     struct buf b = BUF_INIT(4096);
     uint64_t v = 0;
-    if (m->base[MEMORY] != NULL) {
-        struct slice line, name,
-            text = file_text(arena_printf(&a, "%s/%.*s/%s", m->base[MEMORY], SL_ARG(id),
-                                          m->is_v2 ? "memory.events" : "memory.oom_control"),
-                             &b);
+    static const char *const files[] = {"memory.events", "memory.oom_control"}; /* version 2, version 1 */
+    for (size_t i = 0; i < ARRAY_LEN(files) && v == 0; i++) {
+        struct slice line, name, text = file_text(arena_printf(a, "%s/%s", path, files[i]), &b);
         while (text.n > 0) {
             (void)slice_cut(&text, '\n', &line);
             if (slice_cut(&line, ' ', &name) && slice_eq_str(name, "oom_kill") && slice_u64(line, &v) != 0)
                 v = 0;
         }
+    }
+    buf_fini(&b);
+    return v;
+}
+
+uint64_t local_limits_oom_kills(const char *folder)
+{
+    struct arena a = ARENA_INIT;
+    struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
+    struct slice line, text = file_text(arena_printf(&a, "%s/groups", folder), &b);
+    uint64_t v = 0;
+    while (text.n > 0 && v == 0) {
+        (void)slice_cut(&text, '\n', &line);
+        if (line.n > 0)
+            v = oom_kills_in(arena_printf(&a, "%.*s", SL_ARG(line)), &a);
     }
     buf_fini(&b);
     arena_fini(&a);

@@ -369,7 +369,7 @@ static void record_format(const struct local_record *r, struct buf *out)
     (void)buf_byte(out, '\n'); /* is_full is looked at by the caller */
 }
 
-static char *sandbox_path(const struct local_place *w, struct slice id, struct arena *a)
+char *local_sandbox_folder(const struct local_place *w, struct slice id, struct arena *a)
 {
     return arena_printf(a, "%s/sandboxes/%.*s", w->root, SL_ARG(id));
 }
@@ -387,7 +387,7 @@ static int record_write_in(const char *folder, const struct local_record *r, str
 int local_sandbox_write(const struct local_place *w, const struct local_record *r, struct err *err)
 {
     struct arena a = ARENA_INIT;
-    int rc = record_write_in(sandbox_path(w, r->id, &a), r, err);
+    int rc = record_write_in(local_sandbox_folder(w, r->id, &a), r, err);
     arena_fini(&a);
     return rc;
 }
@@ -480,7 +480,7 @@ int local_sandbox_create(const struct local_place *w, const struct local_record 
     struct arena a = ARENA_INIT;
     char *parent = arena_printf(&a, "%s/sandboxes", w->root),
          *name = arena_printf(&a, ".new-%.*s", SL_ARG(r->id));
-    char *folder = arena_printf(&a, "%s/%s", parent, name), *path = sandbox_path(w, r->id, &a);
+    char *folder = arena_printf(&a, "%s/%s", parent, name), *path = local_sandbox_folder(w, r->id, &a);
     struct stat st;
     int rc = 0;
     if (lstat(path, &st) == 0)
@@ -527,7 +527,7 @@ int local_sandbox_prepare(const struct local_place *w, const struct local_record
                           struct err *err)
 {
     struct arena a = ARENA_INIT;
-    char *path = sandbox_path(w, r->id, &a), *etc = arena_printf(&a, "%s/etc", path);
+    char *path = local_sandbox_folder(w, r->id, &a), *etc = arena_printf(&a, "%s/etc", path);
     char *host = arena_printf(&a, "%.*s", SL_ARG(local_hostname(r)));
     unsigned id = w->is_root ? (unsigned)uid : 1000;
     struct {

@@ -36,7 +36,8 @@ static void start_look(struct local_job *j)
     if (j->code == 0)
         j->code = local_sandbox_prepare(w, r, j->uid, &j->err);
     if (j->code == 0)
-        j->code = local_limits_prepare(j->l->limits, r, &j->scratch, j->cgroups, &j->n_cgroups, &j->err);
+        j->code = local_limits_prepare(j->l->limits, local_sandbox_folder(w, j->id, &j->scratch), r,
+                                       &j->scratch, j->cgroups, &j->n_cgroups, &j->err);
     if (j->code == 0 && r->wish != LOCAL_STARTED) {
         r->wish = LOCAL_STARTED;
         j->code = local_sandbox_write(w, r, &j->err);
@@ -152,7 +153,7 @@ static void stop_look(struct local_job *j)
 /* Blocks. */
 static void suspend_finish(struct local_job *j)
 {
-    j->code = local_limits_remove(j->l->limits, j->id, &j->err);
+    j->code = local_limits_remove(local_sandbox_folder(&j->l->place, j->id, &j->scratch), &j->err);
     if (j->code == 0 && j->record.wish != LOCAL_SUSPENDED) {
         j->record.wish = LOCAL_SUSPENDED;
         j->code = local_sandbox_write(&j->l->place, &j->record, &j->err);
@@ -162,7 +163,7 @@ static void suspend_finish(struct local_job *j)
 /* Blocks. */
 static void destroy_finish(struct local_job *j)
 {
-    j->code = local_limits_remove(j->l->limits, j->id, &j->err);
+    j->code = local_limits_remove(local_sandbox_folder(&j->l->place, j->id, &j->scratch), &j->err);
     if (j->code == 0)
         j->code = local_sandbox_remove(&j->l->place, j->id, &j->err);
 }
