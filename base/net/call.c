@@ -346,8 +346,10 @@ void call_write_broken(struct http_call *c, int code)
 static void call_complete(struct http_call *c, bool is_clean)
 {
     struct client_conn *k = c->conn;
-    bool is_reusable = is_clean && c->is_keepalive && c->is_request_ended && !c->is_single &&
-                       !c->is_upgrade && !c->is_write_broken && !c->is_out_pending && !k->is_eof &&
+    /* The last byte of a sized body ends the request, whether or not the caller has said so yet. */
+    bool is_request_whole = c->is_request_ended || (!c->is_chunked && c->left == 0);
+    bool is_reusable = is_clean && c->is_keepalive && is_request_whole && !c->is_single && !c->is_upgrade &&
+                       !c->is_write_broken && !c->is_out_pending && !k->is_eof &&
                        stream_queued(k->stream) == 0;
 
     c->conn = NULL;
@@ -410,6 +412,7 @@ static bool call_step_head(struct http_call *c, struct client_conn *k)
         return false;
     if (rc != 0) {
         (void)err_prefix(&err, "malformed response");
+        err.code = E_UPSTREAM; /* their mistake, not our caller's */
         call_fail(c, E_UPSTREAM, &err);
         return true;
     }
@@ -453,6 +456,7 @@ static bool call_step_body(struct http_call *c, struct client_conn *k)
         rc = http_chunks_feed(&c->chunks, k->window, &used, &data, &err);
         if (rc < 0) {
             (void)err_prefix(&err, "malformed response body");
+            err.code = E_UPSTREAM;
             call_fail(c, E_UPSTREAM, &err);
             return true;
         }

@@ -14,11 +14,19 @@
 #include "base/core/mem.h"
 #include "base/net/client_pool.h"
 
+/* Sanitized builds use nothing twice, so that use after the end is seen. */
 #if defined(__SANITIZE_ADDRESS__)
-enum { POOL_SPARE_MAX = 0 }; /* use after the end must be seen */
-#else
-enum { POOL_SPARE_MAX = 64 };
+#define SPARES_ARE_KEPT false
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SPARES_ARE_KEPT false
 #endif
+#endif
+#ifndef SPARES_ARE_KEPT
+#define SPARES_ARE_KEPT true
+#endif
+
+enum { POOL_SPARE_MAX = 64 };
 enum { POOL_SPARE_HEAD_BYTES_MAX = 8192, POOL_TIMER_STEP_MS = 5 };
 
 static void pool_settle(struct http_pool *p);
@@ -70,7 +78,7 @@ void pool_call_give(struct http_pool *p, struct http_call *c)
 {
     pool_head_give(p, &c->out);
     p->n_calls_held--;
-    if (p->n_spare >= POOL_SPARE_MAX || p->is_closing) {
+    if (!SPARES_ARE_KEPT || p->n_spare >= POOL_SPARE_MAX || p->is_closing) {
         mem_free(c);
     } else {
         c->next = p->spare;
