@@ -36,6 +36,7 @@ struct redis {
     void *opened_data;
     int open_code; /* the answer to give when a failed opening is closed */
     struct err open_err;
+    bool is_close_deferred;
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -519,8 +520,16 @@ static void redis_end(struct redis *s)
 
 static void redis_maybe_end(struct redis *s)
 {
-    if (s->engine.is_closing && s->n_ops == 0 && s->open == 0)
+    if (s->engine.is_closing && s->n_ops == 0 && s->open == 0 && !s->is_close_deferred)
         redis_end(s);
+}
+
+/* In a later turn: the store may be closed from within the callback of a watch. */
+static void on_close_turn(void *data)
+{
+    struct redis *s = data;
+    s->is_close_deferred = false;
+    redis_maybe_end(s);
 }
 
 static void redis_close(struct store *st, void (*closed)(void *data), void *data)
@@ -530,7 +539,8 @@ static void redis_close(struct store *st, void (*closed)(void *data), void *data
     s->engine.is_closing = true;
     s->closed = closed;
     s->closed_data = data;
-    redis_maybe_end(s);
+    s->is_close_deferred = true;
+    loop_defer(st->loop, on_close_turn, s);
 }
 
 /* --- opening --- */

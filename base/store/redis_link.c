@@ -66,6 +66,7 @@ struct redis_link {
     size_t n_calls, bytes;
     bool is_full; /* the stream wants no more for now */
     unsigned attempts;
+    char last_why[256]; /* why the latest connection ended or did not come */
     struct timer tick, rest;
     unsigned holds; /* timers, deferred calls, the connect: the link lives while there are any */
     bool is_flush_deferred;
@@ -249,7 +250,9 @@ static void on_tick(void *data)
     }
     if (l->n_calls == 0 && l->state == LINK_READY)
         timer_stop(&l->tick);
-    calls_fail(l, late, E_UNAVAILABLE, "no connection in time");
+    char why[sizeof(l->last_why) + 32];
+    (void)snprintf(why, sizeof(why), "no connection in time: %s", l->last_why); /* as above */
+    calls_fail(l, late, E_UNAVAILABLE, why);
 }
 
 static void on_rest_over(void *data)
@@ -307,7 +310,8 @@ static void link_drop(struct redis_link *l, int code, const char *why)
         l->attempts = 0;
     rest(l);
     err_set(&err, code, "redis %s:%u: %s", l->login->to.host, l->login->to.port, why);
-    l->holds++; /* callbacks may close the link */
+    (void)snprintf(l->last_why, sizeof(l->last_why), "%s", why); /* cut: it is for people */
+    l->holds++;                                                  /* callbacks may close the link */
     calls_fail(l, lost, E_STORE, "connection lost, outcome unknown");
     if (l->state != LINK_CLOSED)
         l->on_state(code, &err, l->state_data);

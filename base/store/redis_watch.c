@@ -466,7 +466,7 @@ void redis_watches_close(struct redis_watches *ws, void (*closed)(void *data), v
 {
     struct watched *p, *next;
     struct redis_watch *w;
-    must(ws->telling == 0); /* stores are not closed from within a watch */
+    must(ws->telling == 0); /* it is closed in a turn of its own */
     ws->is_closing = true;
     ws->closed = closed;
     ws->closed_data = data;

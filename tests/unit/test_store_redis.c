@@ -509,6 +509,33 @@ static void watch_over_loss(void **state)
     world_fini(&c);
 }
 
+struct closer {
+    struct conformance *c;
+    bool is_closed;
+};
+
+static void on_change_close(const struct store_change *ch, size_t n, bool is_resync, void *data)
+{
+    struct closer *x = data;
+    (void)ch;
+    assert_true(n == 1 && !is_resync);
+    store_close(x->c->s, on_flag, &x->is_closed);
+    x->c->s = NULL;
+}
+
+static void closed_by_a_watch(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct closer x = {.c = &c};
+    world_init(&c, place_new(NULL));
+    c.s = place_open(c.place, &c.loop);
+    (void)store_watch(c.s, SL("p"), SLICE_EMPTY, 0, on_change_close, &x);
+    assert_int_equal(commit_one(&c, store_put(SL("k"), SL("v"))).code, 0);
+    conformance_until(&c, &x.is_closed);
+    world_fini(&c);
+}
+
 /* Partitions whose names would break a hash tag stay apart. */
 static void odd_partitions(void **state)
 {
@@ -743,13 +770,21 @@ static void a_cluster(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),          cmocka_unit_test(nobody_there),
-        cmocka_unit_test(wrong_settings),     cmocka_unit_test(passwords),
-        cmocka_unit_test(forgotten_scripts),  cmocka_unit_test(killed_in_flight),
-        cmocka_unit_test(closed_while_away),  cmocka_unit_test(two_controllers),
-        cmocka_unit_test(watch_over_restart), cmocka_unit_test(watch_over_loss),
-        cmocka_unit_test(odd_partitions),     cmocka_unit_test(alien_data),
-        cmocka_unit_test(strangers),          cmocka_unit_test(slots),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(nobody_there),
+        cmocka_unit_test(wrong_settings),
+        cmocka_unit_test(passwords),
+        cmocka_unit_test(forgotten_scripts),
+        cmocka_unit_test(killed_in_flight),
+        cmocka_unit_test(closed_while_away),
+        cmocka_unit_test(two_controllers),
+        cmocka_unit_test(watch_over_restart),
+        cmocka_unit_test(watch_over_loss),
+        cmocka_unit_test(odd_partitions),
+        cmocka_unit_test(closed_by_a_watch),
+        cmocka_unit_test(alien_data),
+        cmocka_unit_test(strangers),
+        cmocka_unit_test(slots),
         cmocka_unit_test(a_cluster),
     };
     if (server_is_missing()) {
