@@ -45,6 +45,18 @@ struct faulty {
     enum fault fault;
     int commits_left; /* before the fault */
     size_t commits;
+    struct held *held; /* an answer about counters that is on its way for long */
+    bool is_holding;   /* hold the next one */
+};
+
+/* What counters said, kept until held_release. */
+struct held {
+    struct faulty *store;
+    struct arena arena;
+    struct store_counter *counters;
+    size_t n;
+    store_counters_cb cb;
+    void *data;
 };
 
 struct lost {
@@ -92,10 +104,41 @@ static inline void faulty_scan(struct store *s, struct slice partition, struct s
     store_scan(((struct faulty *)s)->inner, partition, prefix, after, limit, cb, data);
 }
 
+static inline void on_held(int code, const struct store_counter *c, size_t n, bool has_more,
+                           const struct err *err, void *data)
+{
+    struct held *h = data;
+    (void)err;
+    assert_int_equal(code, 0);
+    assert_false(has_more);
+    h->counters = arena_alloc(&h->arena, (n + 1) * sizeof(*h->counters));
+    h->n = n;
+    for (size_t i = 0; i < n; i++)
+        h->counters[i] = (struct store_counter){arena_slice(&h->arena, c[i].key), c[i].value};
+    h->store->held = h;
+}
+
+static inline void held_release(struct faulty *f)
+{
+    struct held *h = f->held;
+    f->held = NULL;
+    h->cb(0, h->counters, h->n, false, NULL, h->data);
+    arena_fini(&h->arena);
+    mem_free(h);
+}
+
 static inline void faulty_counters(struct store *s, struct slice partition, struct slice prefix,
                                    struct slice after, size_t limit, store_counters_cb cb, void *data)
 {
-    store_counters(((struct faulty *)s)->inner, partition, prefix, after, limit, cb, data);
+    struct faulty *f = (struct faulty *)s;
+    if (f->is_holding) {
+        struct held *h = MEM_NEW(struct held);
+        *h = (struct held){.store = f, .arena = ARENA_INIT, .cb = cb, .data = data};
+        f->is_holding = false;
+        store_counters(f->inner, partition, prefix, after, limit, on_held, h);
+        return;
+    }
+    store_counters(f->inner, partition, prefix, after, limit, cb, data);
 }
 
 static inline void faulty_log_read(struct store *s, struct slice partition, struct slice log, uint64_t after,

@@ -411,6 +411,22 @@ static void test_price_comes_later(void **state)
     assert_amount(csv_sum(buf_cstr(&f->text)), "0.001114", "sum");
 }
 
+/* A repetition of what was posted is a duplicate, also when it could not be posted today. */
+static void test_price_goes_away(void **state)
+{
+    struct fixture *f = *state;
+    key_put(f, 0, "gw");
+    post(f, &plain_call, 1);
+    reload(f, "currency: USD\nversion: b\nmodels: {other: {input: 1}}\n", BUDGET_MONTH BUDGET_EACH);
+    assert_int_equal(f->code, 0);
+    post(f, &plain_call, 1);
+    assert_answer(f, 0, 1, "");
+    clock_manual_advance(&f->clock, INT64_C(395) * 86400 * 1000); /* beyond the 13 months, within the 14 */
+    post(f, &plain_call, 1);
+    assert_answer(f, 0, 1, "");
+    assert_int_equal(suspense(f, "acme", 10), 0);
+}
+
 static void test_horizon(void **state)
 {
     struct fixture *f = *state;
@@ -653,6 +669,7 @@ int main(void)
         ON_BOTH(test_fleet_resolution_fails),
         ON_BOTH(test_keys_of_other_gateways_and_tenants),
         ON_BOTH(test_price_comes_later),
+        ON_BOTH(test_price_goes_away),
         ON_BOTH(test_horizon),
         ON_BOTH(test_overflow),
         ON_BOTH(test_malformed_bodies),

@@ -129,13 +129,33 @@ static void test_two_controllers(void **state)
     billing_close(there);
 }
 
+/* A look at the counters that takes long must not undo what commits have said meanwhile. */
+static void test_old_news(void **state)
+{
+    struct fixture *f = *state;
+    struct mixed_event e = plain_call;
+    key_put(f, 0, "gw");
+    post(f, &e, 1);
+    f->store.is_holding = true;
+    billing_refresh(f->billing);
+    while (f->store.held == NULL)
+        (void)uv_run(&f->loop.uv, UV_RUN_ONCE);
+    e.id = "req-2";
+    post(f, &e, 1);
+    assert_amount(budget(f, "acme", "month", "").spent, "0.009036", "month");
+    held_release(&f->store);
+    while (f->billing->is_refreshing)
+        (void)uv_run(&f->loop.uv, UV_RUN_ONCE);
+    assert_amount(budget(f, "acme", "month", "").spent, "0.009036", "month");
+    assert_amount(budget(f, "acme", "each", "alice").spent, "0.009036", "each");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ON_BOTH(test_gate),
-        ON_BOTH(test_next_window_is_not_forgotten),
-        ON_BOTH(test_reloads),
-        ON_BOTH(test_two_controllers),
+        ON_BOTH(test_gate),     ON_BOTH(test_next_window_is_not_forgotten),
+        ON_BOTH(test_reloads),  ON_BOTH(test_two_controllers),
+        ON_BOTH(test_old_news),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
