@@ -70,6 +70,33 @@ static void test_large_batch_and_export(void **state)
     mem_free(e);
 }
 
+/* An event is posted between the last page and the check of the total: it is written too, and the check
+ * repeated. */
+static void test_posting_during_the_check(void **state)
+{
+    struct fixture *f = *state;
+    static const struct export_events ev = {on_part, on_end};
+    struct exporting x = {.f = f};
+    struct mixed_event more = plain_call;
+    key_put(f, 0, "gw");
+    post(f, &plain_call, 1);
+    buf_reset(&f->text);
+    f->store.is_holding = true; /* the counter's answer */
+    x.export = billing_export_start(f->billing, SL("acme"), SL("2026-11"), EXPORT_CSV, &ev, &x);
+    while (f->store.held == NULL)
+        (void)uv_run(&f->loop.uv, UV_RUN_ONCE);
+    more.id = "between";
+    post(f, &more, 1);
+    assert_answer(f, 1, 0, "");
+    f->is_done = false;
+    held_release(&f->store);
+    until(f, &f->is_done);
+    assert_int_equal(f->code, 0);
+    assert_int_equal(f->rows, 8);
+    assert_amount(f->total, "0.009036", "total");
+    assert_amount(csv_sum(buf_cstr(&f->text)), "0.009036", "sum");
+}
+
 static void test_questions_that_make_no_sense(void **state)
 {
     struct fixture *f = *state;
@@ -111,6 +138,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(test_large_batch_and_export),
+        ON_BOTH(test_posting_during_the_check),
         ON_BOTH(test_questions_that_make_no_sense),
         ON_BOTH(test_export_that_does_not_add_up),
     };
