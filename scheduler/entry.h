@@ -6,23 +6,22 @@
 #ifndef REEVE_SCHEDULER_ENTRY_H
 #define REEVE_SCHEDULER_ENTRY_H
 
-#include "base/core/id.h"
-#include "base/net/loop.h"
-#include "scheduler/scheduler.h"
-
-#include <uthash.h>
 #include <utlist.h>
 
-#define REASON_MAX     512  /* bytes of a reason, NUL included */
-#define LABELS_MAX     64   /* labels of a workspace */
-#define ENV_MAX        128  /* variables of a workspace */
-#define PAIR_NAME_MAX  128  /* bytes of a label's or variable's name */
-#define PAIR_VALUE_MAX 4096 /* bytes of its value */
-#define USER_MAX       256
-#define WAITS_MAX      20000 /* callers waiting at one time; beyond: answered without waiting */
-#define START_QUEUE_MAX                                                                                      \
-    10000 /* creates and starts waiting for their turn; beyond: E_CAPACITY for new workspaces */
-#define BOOT_PARALLEL 64 /* workspaces looked at together after a start of the controller */
+#include "base/core/id.h"
+#include "base/net/loop.h"
+#include "base/store/hash.h"
+#include "scheduler/scheduler.h"
+
+#define REASON_MAX      512  /* bytes of a reason, NUL included */
+#define LABELS_MAX      64   /* labels of a workspace */
+#define ENV_MAX         128  /* variables of a workspace */
+#define PAIR_NAME_MAX   128  /* bytes of a label's or variable's name */
+#define PAIR_VALUE_MAX  4096 /* bytes of its value */
+#define USER_MAX        256
+#define WAITS_MAX       20000 /* callers waiting at one time; beyond: answered without waiting */
+#define START_QUEUE_MAX 10000 /* starts waiting for their turn; beyond: E_CAPACITY for new workspaces */
+#define BOOT_PARALLEL   64    /* workspaces looked at together after a start of the controller */
 #define FAILURES_TO_FAILED                                                                                   \
     5 /* passing failures in a row until the state is `failed` (it is retried still)                         \
        */
@@ -334,8 +333,21 @@ struct work {
     bool is_healing; /* between health_start and on_health */
     struct err last;
 };
+struct work *work_new(struct entry *e, struct place *p);
+void work_free(struct work *w); /* the pass is over; only after the entry was removed: else work_end */
+void work_end(struct work *w);  /* the pass is over: look whether another one is needed */
+/* The pass has failed: the reason is shown, the next one comes after a backoff (or never, when waiting mends
+ * nothing). place NULL: it was not the provider. `renew`: the next one begins with a fresh sandbox. */
+void work_fail(struct work *w, const char *doing, int code, const struct err *err);
+void work_fail_renew(struct work *w, const char *doing, int code, const struct err *err, enum renewal renew);
+int64_t work_backoff_ms(struct scheduler *s, unsigned failures);
+/* `done` of a change after which the pass is made anew; `data` is the work. */
+void on_step_saved(struct entry *e, int code, const struct err *err, void *data);
+void remove_begin(struct work *w); /* removal.c: a pass of one that is to be deleted */
 void reconcile_kick(struct entry *e);
 void reconcile_due(struct entry *e);
+bool reconcile_is_at_rest(const struct entry *e);
+void boot_done(struct entry *e);          /* boot.c: it rests or waits for its time */
 void reconcile_boot(struct scheduler *s); /* looks at all that are not at rest, BOOT_PARALLEL at a time */
 void reconcile_stop_all(struct scheduler *s);
 /* Looks at it again though it seems well; `reason` until it is. */

@@ -11,145 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/core/log.h"
 #include "base/core/mem.h"
 
 static void work_describe(struct work *w);
-static void boot_done(struct entry *e);
-
-/* --- work: one pass --- */
-static void on_work_timer_closed(void *data)
-{
-    struct work *w = data;
-    struct scheduler *s = w->s;
-    mem_free(w);
-    scheduler_idle(s);
-}
-
-static void work_free(struct work *w)
-{
-    struct scheduler *s = w->s;
-    start_release(w);
-    mem_wipe(w->llm_key, sizeof w->llm_key);
-    secrets_free(w->fresh);
-    arena_fini(&w->arena);
-    w->e->work = NULL;
-    if (w->has_timer) {
-        timer_close(&w->timer, on_work_timer_closed);
-    } else {
-        mem_free(w);
-        scheduler_idle(s);
-    }
-}
-
-static void work_end(struct work *w)
-{
-    struct entry *e = w->e;
-    scheduler_busy(e->s); /* the close must not end under our feet */
-    struct scheduler *s = e->s;
-    work_free(w);
-    if (e->changes != NULL) {
-        e->is_kicked = true;
-    } else {
-        reconcile_kick(e);
-    }
-    scheduler_idle(s);
-}
-
-static int64_t backoff_ms(struct scheduler *s, unsigned failures)
-{
-    const struct scheduler_timing *t = &s->o.timing;
-    int64_t ms = t->retry_first_ms;
-    for (unsigned i = 1; i < failures && ms < t->retry_max_ms; i++) {
-        ms *= 2;
-    }
-    ms = ms > t->retry_max_ms ? t->retry_max_ms : ms;
-    return ms * 3 / 4 + (int64_t)rnd_below(s->loop->rnd, (uint64_t)ms / 2 + 1); /* a quarter either way */
-}
-
-static bool is_final_code(int code)
-{
-    return code == E_INVALID || code == E_AUTH || code == E_NOT_IMPLEMENTED || code == E_FORBIDDEN;
-}
-
-static bool is_store_code(int code)
-{
-    return code == E_STORE || code == E_NO_SPACE || code == E_DRAINING || code == E_CONFLICT;
-}
-
-static void on_failure_saved(struct entry *e, int code, const struct err *err, void *data)
-{
-    (void)code; /* the reason is a courtesy; the retry comes all the same */
-    (void)err;
-    (void)data;
-    reconcile_kick(e);
-}
-
-/* "provider local: create: no space left" */
-static void reason_make(const struct work *w, const char *doing, const char *story, char out[REASON_MAX])
-{
-    struct err e; /* cuts what is too long */
-    if (w->place != NULL) {
-        (void)err_set(&e, E_INTERNAL, "provider %.*s: %s: %s", SL_ARG(w->place->name), doing, story);
-    } else {
-        (void)err_set(&e, E_INTERNAL, "%s: %s", doing, story);
-    }
-    (void)snprintf(out, REASON_MAX, "%.*s", REASON_MAX - 1, e.msg);
-}
-
-static void fail_with(struct work *w, const char *doing, int code, const struct err *err, enum renewal renew)
-{
-    struct entry *e = w->e;
-    struct scheduler *s = w->s;
-    const struct scheduler_timing *t = &s->o.timing;
-    if (e->ready_ms != 0 && now_mono(s) - e->ready_ms >= t->settled_after_ms) {
-        e->failures = 0;
-    }
-    e->ready_ms = 0;
-    if (e->failures < UINT16_MAX) {
-        e->failures++;
-    }
-    s->stats.retries++;
-    bool is_final = is_final_code(code) && e->fact.wish == WISH_RUNNING;
-    bool is_failed = is_final || (e->failures >= FAILURES_TO_FAILED && e->fact.wish == WISH_RUNNING);
-    int64_t after = is_final ? t->retry_max_ms : backoff_ms(s, e->failures);
-    e->retry_ms = now_mono(s) + after;
-    char reason[REASON_MAX];
-    reason_make(w, doing, err != NULL && err->msg[0] != '\0' ? err->msg : err_title(code), reason);
-    log_debug("workspace.step_failed", LF_STR("workspace", e->ws.id), LF_STR("reason", reason));
-    e->fact.retry_at_ms = is_final ? 0 : now_wall(s) + after;
-    bool is_adopting = e->fact.state == WS_READY && !is_failed && renew == RENEW_NO;
-    if ((w->place == NULL && is_store_code(code)) || is_adopting) {
-        e->is_reached = false;
-        entry_note(e, reason); /* the record keeps saying what was reached */
-    } else {
-        const struct edit x = {.state = is_failed ? WS_FAILED : WS_ABSENT,
-                               .is_final = is_final,
-                               .renew = renew,
-                               .retry_at_ms = e->fact.retry_at_ms,
-                               .reason = reason};
-        entry_change(e, edit_failure, &x, on_failure_saved, NULL);
-    }
-    work_end(w);
-}
-
-static void work_fail(struct work *w, const char *doing, int code, const struct err *err)
-{
-    fail_with(w, doing, code, err, RENEW_NO);
-}
-
-/* `done` of a change after which the pass is made anew. */
-static void on_step_saved(struct entry *e, int code, const struct err *err, void *data)
-{
-    struct work *w = data;
-    (void)e;
-    if (code != 0) {
-        w->place = NULL;
-        work_fail(w, "store", code, err);
-    } else {
-        work_end(w);
-    }
-}
 
 static void on_attempt_saved(struct entry *e, int code, const struct err *err, void *data)
 {
@@ -157,75 +21,6 @@ static void on_attempt_saved(struct entry *e, int code, const struct err *err, v
         e->is_attempt_used = false;
     }
     on_step_saved(e, code, err, data);
-}
-
-/* --- delete --- */
-static void on_removed(struct entry *e, int code, const struct err *err, void *data)
-{
-    struct work *w = data;
-    if (code != 0) {
-        w->place = NULL;
-        work_fail(w, "store", code, err);
-        return;
-    }
-    boot_done(e);
-    work_free(w);
-    due_clear(e);
-    roster_drop(e);
-    e->fact.state = WS_ABSENT;
-    e->fact.has_sandbox = false;
-    e->fact.event_seq++;
-    entry_reason(e, "");
-    entry_view(e, true);
-    waits_again(e, WAIT_GONE);
-    waits_gone(e);
-    entry_free(e);
-}
-
-static void on_keys_revoked(struct entry *e, int code, const struct err *err, void *data)
-{
-    struct work *w = data;
-    if (code != 0) {
-        w->place = NULL;
-        work_fail(w, "revoke the LLM key", code, err);
-        return;
-    }
-    entry_change(e, edit_remove, NULL, on_removed, w);
-}
-
-static void delete_record(struct work *w)
-{
-    const char *const hashes[2] = {w->e->ws.llm_key_hash, w->e->old_key_hash};
-    llm_keys_record(w->e, hashes, true, on_keys_revoked, w);
-}
-
-static void on_home_destroyed(int code, const struct err *err, void *data)
-{
-    struct work *w = data;
-    place_result(w->s, w->place, code, err);
-    if (w->s->is_closing) {
-        work_end(w);
-    } else if (code != 0 && code != E_NOT_FOUND) {
-        work_fail(w, "destroy home", code, err);
-    } else {
-        delete_record(w);
-    }
-}
-
-static void on_destroyed_for_delete(int code, const struct err *err, void *data)
-{
-    struct work *w = data;
-    place_result(w->s, w->place, code, err);
-    if (w->s->is_closing) {
-        work_end(w); /* the next start goes on with it */
-    } else if (code != 0 && code != E_NOT_FOUND) {
-        work_fail(w, "destroy", code, err);
-    } else if (w->e->fact.keeps_home) {
-        delete_record(w);
-    } else {
-        struct provider *p = w->place->p;
-        p->ops->destroy_home(p, w->e->home_id, w->s->o.timing.call_long_ms, on_home_destroyed, w);
-    }
 }
 
 /* --- start --- */
@@ -239,7 +34,7 @@ void on_health(struct work *w, int code, const struct err *err)
     if (code == E_CANCELLED || e->ws.server == NULL || e->fact.wish != WISH_RUNNING || w->s->is_closing) {
         work_end(w);
     } else if (code != 0) {
-        fail_with(w, "server", code, err, RENEW_SANDBOX); /* the next one starts from a fresh sandbox */
+        work_fail_renew(w, "server", code, err, RENEW_SANDBOX); /* the next one starts from a fresh sandbox */
     } else if (e->fact.state == WS_READY) {
         e->is_reached = true;
         e->ready_ms = e->touched_ms = now_mono(w->s);
@@ -353,7 +148,7 @@ static bool try_elsewhere(struct work *w, int code)
         e->failures++;
     }
     if (e->failures >= t->n_providers) { /* all have been tried: no hurry any more */
-        e->retry_ms = now_mono(w->s) + backoff_ms(w->s, e->failures);
+        e->retry_ms = now_mono(w->s) + work_backoff_ms(w->s, e->failures);
     }
     const struct edit x = {.provider = scheduler_intern(w->s, p->name)};
     entry_change(e, edit_move_provider, &x, on_attempt_saved, w);
@@ -500,7 +295,7 @@ static void decide_run(struct work *w, const struct sandbox_info *i)
     case SANDBOX_EXITED:
         (void)err_set(&err, E_GONE, "ended by itself%s%.*s", i->reason.n > 0 ? ": " : "", (int)i->reason.n,
                       i->reason.n > 0 ? i->reason.p : "");
-        fail_with(w, "sandbox", E_GONE, &err, RENEW_SANDBOX);
+        work_fail_renew(w, "sandbox", E_GONE, &err, RENEW_SANDBOX);
         return;
     case SANDBOX_RUNNING:
         w->was_running = true;
@@ -570,7 +365,7 @@ static void work_describe(struct work *w)
 }
 
 /* --- passes --- */
-static bool is_at_rest(const struct entry *e)
+bool reconcile_is_at_rest(const struct entry *e)
 {
     if (e->old_key_hash != NULL) {
         return false;
@@ -614,17 +409,6 @@ static void on_old_key_revoked(struct entry *e, int code, const struct err *err,
     entry_change(e, edit_old_key_revoked, NULL, on_step_saved, w);
 }
 
-static struct work *work_new(struct entry *e, struct place *p)
-{
-    struct work *w = MEM_NEW(struct work);
-    w->e = e;
-    w->s = e->s;
-    w->place = p;
-    e->work = w;
-    scheduler_busy(e->s);
-    return w;
-}
-
 static void wait_for_place(struct entry *e, const char *reason, int64_t after_ms)
 {
     entry_note(e, reason);
@@ -638,7 +422,7 @@ static void pass(struct entry *e)
     struct scheduler *s = e->s;
     char reason[REASON_MAX];
     int64_t wait_ms = 0;
-    if (is_at_rest(e)) {
+    if (reconcile_is_at_rest(e)) {
         rest(e);
         return;
     }
@@ -668,8 +452,7 @@ static void pass(struct entry *e)
     }
     struct work *w = work_new(e, p);
     if (e->fact.wish == WISH_DELETED) {
-        p->p->ops->destroy(p->p, slice_str(e->sandbox_name), s->o.timing.call_long_ms,
-                           on_destroyed_for_delete, w);
+        remove_begin(w);
     } else {
         work_describe(w);
     }
@@ -723,85 +506,4 @@ void reconcile_doubt(struct entry *e, const char *reason)
     entry_reason(e, reason);
     entry_view(e, true);
     reconcile_kick(e);
-}
-
-/* --- after a start --- */
-static void on_boot_pump(void *data)
-{
-    struct scheduler *s = data;
-    s->is_boot_pump_due = false;
-    for (unsigned i = 0; i < BOOT_PARALLEL && s->n_boot < BOOT_PARALLEL && s->boot != NULL && !s->is_closing;
-         i++) {
-        struct entry *e = s->boot;
-        DL_DELETE2(s->boot, e, boot_prev, boot_next);
-        e->in_boot_queue = false;
-        e->is_boot = true;
-        s->n_boot++;
-        if (e->work == NULL && e->changes == NULL) {
-            reconcile_kick(e);
-        }
-    }
-    scheduler_idle(s);
-}
-
-static void boot_pump(struct scheduler *s)
-{
-    if (!s->is_boot_pump_due && s->boot != NULL && !s->is_closing) {
-        s->is_boot_pump_due = true;
-        scheduler_busy(s);
-        loop_defer(s->loop, on_boot_pump, s);
-    }
-}
-
-/* It rests, or waits for its time: the next one's turn. */
-static void boot_done(struct entry *e)
-{
-    struct scheduler *s = e->s;
-    if (e->in_boot_queue) {
-        DL_DELETE2(s->boot, e, boot_prev, boot_next);
-        e->in_boot_queue = false;
-    }
-    if (e->is_boot) {
-        e->is_boot = false;
-        s->n_boot--;
-        boot_pump(s);
-    }
-}
-
-void reconcile_boot(struct scheduler *s)
-{
-    for (struct entry *e = s->by_id; e != NULL; e = e->hh.next) {
-        if (e->is_new || e->in_boot_queue || e->is_boot) {
-            continue;
-        }
-        if (e->fact.state == WS_FAILED && e->fact.wish == WISH_RUNNING) {
-            e->fact.is_final = false; /* what was wrong in the configuration may be mended */
-            e->retry_ms = 0;
-        }
-        if (!is_at_rest(e) || reconcile_idle_after(e) > 0) {
-            e->in_boot_queue = true;
-            DL_APPEND2(s->boot, e, boot_prev, boot_next);
-        }
-    }
-    boot_pump(s);
-}
-
-void reconcile_stop_all(struct scheduler *s)
-{
-    struct entry *e, *next;
-    while (s->boot != NULL) {
-        e = s->boot;
-        DL_DELETE2(s->boot, e, boot_prev, boot_next);
-        e->in_boot_queue = false;
-    }
-    HASH_ITER (hh, s->by_id, e, next) {
-        if (e->work != NULL && e->work->is_queued) {
-            work_end(e->work);
-        } else if (e->work != NULL) {
-            health_stop(e->work);
-        }
-        if (e->due_at != 0) {
-            due_clear(e);
-        }
-    }
 }
