@@ -15,6 +15,7 @@
 
 #include <hiredis/hiredis.h>
 
+#include "base/core/buf.h"
 #include "base/store/redis_route.h"
 
 #define SERVER_START_MS 10000
@@ -664,6 +665,201 @@ static void strangers(void **state)
     }
 }
 
+/* --- a line that breaks after so many bytes, on either way --- */
+
+#define CUT_NEVER SIZE_MAX
+
+struct relay {
+    struct loop *loop;
+    struct endpoint to;
+    struct listener *listener;
+    struct relay_pair *pairs;
+    size_t cut_up, cut_down; /* bytes left until the break: to the server, from it */
+    unsigned n_cuts;
+};
+
+struct relay_pair {
+    struct relay *relay;
+    struct relay_pair *next;
+    struct stream *client, *server; /* server: NULL until connected, NULL both: dead */
+    struct connect_op *connecting;
+    struct buf early; /* from the client, before the server was there */
+};
+
+static void pair_break(struct relay_pair *p)
+{
+    if (p->client != NULL)
+        stream_reset(p->client);
+    if (p->server != NULL)
+        stream_reset(p->server);
+    if (p->connecting != NULL)
+        connect_cancel(p->connecting);
+    p->client = p->server = NULL;
+}
+
+/* Passes on what may pass, then breaks the line. */
+static void relay_pass(struct relay_pair *p, struct stream *to, struct slice bytes, size_t *cut)
+{
+    size_t n = bytes.n < *cut ? bytes.n : *cut;
+    struct slice part = slice_of(bytes.p, n);
+    if (n > 0 && to != NULL)
+        (void)stream_write(to, &part, 1); /* the peer may be gone: then its end comes */
+    else if (n > 0)
+        must(buf_slice(&p->early, part) == 0);
+    if (*cut != CUT_NEVER)
+        *cut -= n;
+    if (n == bytes.n)
+        return;
+    *cut = CUT_NEVER;
+    p->relay->n_cuts++;
+    pair_break(p);
+}
+
+static void on_relay_read(struct stream *s, struct slice bytes, void *data)
+{
+    struct relay_pair *p = data;
+    if (s == p->client)
+        relay_pass(p, p->server, bytes, &p->relay->cut_up);
+    else
+        relay_pass(p, p->client, bytes, &p->relay->cut_down);
+}
+
+static void on_relay_end(struct stream *s, void *data)
+{
+    (void)s;
+    pair_break(data);
+}
+
+static void on_relay_error(struct stream *s, int code, void *data)
+{
+    (void)s;
+    (void)code;
+    pair_break(data);
+}
+
+static const struct stream_events relay_events = {
+    .on_read = on_relay_read, .on_eof = on_relay_end, .on_error = on_relay_error};
+
+static void on_relay_connected(int code, struct stream *s, const struct err *err, void *data)
+{
+    struct relay_pair *p = data;
+    (void)err;
+    p->connecting = NULL;
+    if (p->client == NULL || code != 0) {
+        if (code == 0)
+            stream_reset(s);
+        pair_break(p);
+        return;
+    }
+    p->server = s;
+    stream_own(s, &relay_events, p);
+    stream_read_start(s);
+    struct slice early = buf_view(&p->early);
+    if (early.n > 0)
+        (void)stream_write(s, &early, 1); /* as above */
+}
+
+static void on_relay_client(struct listener *l, struct stream *s, void *data)
+{
+    struct relay *r = data;
+    struct relay_pair *p = MEM_NEW(struct relay_pair);
+    (void)l;
+    p->relay = r;
+    p->client = s;
+    p->next = r->pairs;
+    r->pairs = p;
+    buf_init(&p->early, 1 << 20);
+    stream_own(s, &relay_events, p);
+    stream_read_start(s);
+    p->connecting = stream_connect(r->loop, &r->to, 5000, on_relay_connected, p);
+}
+
+static void relay_init(struct relay *r, struct conformance *c, int port, char url[64])
+{
+    struct endpoint at;
+    char text[32];
+    *r = (struct relay){.loop = &c->loop, .cut_up = CUT_NEVER, .cut_down = CUT_NEVER};
+    (void)snprintf(text, sizeof(text), "127.0.0.1:%d", port);
+    assert_int_equal(endpoint_parse(slice_str(text), &r->to, NULL), 0);
+    assert_int_equal(endpoint_parse(SL("127.0.0.1:0"), &at, NULL), 0);
+    assert_int_equal(listener_open(&c->loop, &at, on_relay_client, r, &r->listener, NULL), 0);
+    (void)snprintf(url, 64, "redis://127.0.0.1:%d", listener_port(r->listener));
+}
+
+static void relay_fini(struct relay *r, struct conformance *c)
+{
+    bool is_closed = false;
+    struct relay_pair *p;
+    listener_close(r->listener, on_flag, &is_closed);
+    for (p = r->pairs; p != NULL; p = p->next)
+        pair_break(p);
+    conformance_until(c, &is_closed);
+    while (r->pairs != NULL) {
+        p = r->pairs;
+        while (p->connecting != NULL)
+            (void)uv_run(&c->loop.uv, UV_RUN_ONCE);
+        r->pairs = p->next;
+        buf_fini(&p->early);
+        mem_free(p);
+    }
+}
+
+/* Posts event `i` once, however often the line breaks: as an event is posted to the ledger. */
+static void post_once(struct conformance *c, int i)
+{
+    char key[32];
+    (void)snprintf(key, sizeof(key), "event/%d", i);
+    for (;;) {
+        struct commit_wait w = COMMIT(c, store_expect(slice_str(key), 0), store_put(slice_str(key), SL("1")),
+                                      store_add(SL("n"), 1), store_append(SL("l"), SL("entry")));
+        if (w.code == 0 || w.code == E_CONFLICT) /* done now, or by the try whose answer was lost */
+            return;
+        assert_true(w.code == E_STORE || w.code == E_UNAVAILABLE);
+    }
+}
+
+/* The fault loop: the line breaks after every number of bytes that a commit and its answer have; nothing is
+ * lost and nothing counted twice; the watch misses nothing. */
+static void broken_lines(void **state)
+{
+    (void)state;
+    struct conformance c;
+    struct place *p = place_new(NULL);
+    struct relay r;
+    struct watching x;
+    char url[64];
+    int i = 0;
+    world_init(&c, p);
+    relay_init(&r, &c, p->port, url);
+    c.s = opened_at(&c.loop, url).s;
+    assert_non_null(c.s);
+    watch_start(&c, &x, SLICE_EMPTY, 0, 0);
+    for (size_t cut = 0; cut < 120; cut += 3) {
+        r.cut_down = cut;
+        post_once(&c, i++);
+        post_once(&c, i++);
+    }
+    for (size_t cut = 0; cut < 600; cut += 19) {
+        r.cut_up = cut;
+        post_once(&c, i++);
+        post_once(&c, i++);
+    }
+    r.cut_up = r.cut_down = CUT_NEVER;
+    assert_true(r.n_cuts > 20);
+    assert_true(counter_of(&c, SL("n")) == i);
+    struct log_wait l = log_in(&c, SL("l"), 0, 1000);
+    assert_int_equal(l.n, i);
+    arena_fini(&l.arena);
+    x.want = (size_t)i;
+    x.is_enough = x.n >= x.want;
+    conformance_until(&c, &x.is_enough);
+    assert_int_equal(x.n, i);
+    assert_int_equal(x.resyncs, 0);
+    conformance_close(&c);
+    relay_fini(&r, &c);
+    world_fini(&c);
+}
+
 /* --- a cluster --- */
 
 static void slots(void **state)
@@ -770,21 +966,14 @@ static void a_cluster(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(nobody_there),
-        cmocka_unit_test(wrong_settings),
-        cmocka_unit_test(passwords),
-        cmocka_unit_test(forgotten_scripts),
-        cmocka_unit_test(killed_in_flight),
-        cmocka_unit_test(closed_while_away),
-        cmocka_unit_test(two_controllers),
-        cmocka_unit_test(watch_over_restart),
-        cmocka_unit_test(watch_over_loss),
-        cmocka_unit_test(odd_partitions),
-        cmocka_unit_test(closed_by_a_watch),
-        cmocka_unit_test(alien_data),
-        cmocka_unit_test(strangers),
-        cmocka_unit_test(slots),
+        cmocka_unit_test(addresses),          cmocka_unit_test(nobody_there),
+        cmocka_unit_test(wrong_settings),     cmocka_unit_test(passwords),
+        cmocka_unit_test(forgotten_scripts),  cmocka_unit_test(killed_in_flight),
+        cmocka_unit_test(closed_while_away),  cmocka_unit_test(two_controllers),
+        cmocka_unit_test(watch_over_restart), cmocka_unit_test(watch_over_loss),
+        cmocka_unit_test(odd_partitions),     cmocka_unit_test(closed_by_a_watch),
+        cmocka_unit_test(alien_data),         cmocka_unit_test(strangers),
+        cmocka_unit_test(broken_lines),       cmocka_unit_test(slots),
         cmocka_unit_test(a_cluster),
     };
     if (server_is_missing()) {
