@@ -78,7 +78,9 @@ static void on_poll(uv_poll_t *handle, int status, int events)
         return;
     }
     for (i = 0; i < ACCEPT_ROUND && !l->is_closing; i++) {
-        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage from;
+        socklen_t from_n = sizeof(from);
+        int fd = accept4(l->fd, (struct sockaddr *)&from, &from_n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         struct stream_uv *s;
 
         if (fd < 0) {
@@ -96,6 +98,8 @@ static void on_poll(uv_poll_t *handle, int status, int events)
             (void)close(fd); /* nothing can be done about its failure */
             continue;
         }
+        if (!l->is_unix && from_n <= sizeof(s->peer))
+            memcpy(&s->peer, &from, from_n);
         l->on_stream(l, &s->base, l->data);
     }
 }

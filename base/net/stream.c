@@ -380,7 +380,10 @@ static void stream_uv_peer(const struct stream *base, char out[STREAM_PEER_MAX])
     char host[INET6_ADDRSTRLEN];
 
     (void)snprintf(out, STREAM_PEER_MAX, "%s", s->is_unix ? "unix" : "unknown");
-    if (s->is_unix || getpeername(s->fd, (struct sockaddr *)&a, &n) != 0)
+    memset(&a, 0, sizeof(a));
+    if (s->peer.sin6_family != 0)
+        memcpy(&a, &s->peer, sizeof(s->peer));
+    else if (s->is_unix || getpeername(s->fd, (struct sockaddr *)&a, &n) != 0)
         return;
     if (a.ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)&a;

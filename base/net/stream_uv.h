@@ -2,6 +2,8 @@
 #ifndef REEVE_BASE_NET_STREAM_UV_H
 #define REEVE_BASE_NET_STREAM_UV_H
 
+#include <netinet/in.h>
+
 #include "base/core/buf.h"
 #include "base/net/stream.h"
 
@@ -15,6 +17,7 @@ struct stream_uv {
     } u;
     int fd; /* the handle's; -1 until connected */
     bool is_unix;
+    struct sockaddr_in6 peer; /* as accept told (also an IPv4 one); family 0: ask the kernel */
 
     bool wants_read;                         /* the owner's wish */
     bool is_reading;                         /* libuv reads */
