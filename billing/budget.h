@@ -5,7 +5,7 @@
 
 #include "base/core/buf.h"
 #include "base/core/i128.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 #include "billing/zone.h"
 
 #define BUDGETS_PER_TENANT_MAX   100

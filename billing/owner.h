@@ -4,7 +4,7 @@
 #define REEVE_BILLING_OWNER_H
 
 #include "base/core/crypto.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 #include "billing/billing.h"
 
 #define OWNERS_MAX 100000

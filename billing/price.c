@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/core/mem.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 
 const char *const token_kind_names[TOKEN_KINDS] = {"input", "output", "cache_read", "cache_write"};
 

@@ -13,13 +13,13 @@ struct build {
     const char *prices_display; /* how messages call the price file */
 };
 
-/* All readers below take what the schema has checked: what is not of its kind is skipped in silence, because it was
- * reported and the tenancy will not be used. Each reports what only it can see. */
+/* All readers below take what the schema has checked: what is not of its kind is skipped in silence, because
+ * it was reported and the tenancy will not be used. Each reports what only it can see. */
 void build_all(struct build *b);    /* in the order of the arrows between sections */
 void build_prices(struct build *b); /* reads and parses the price file */
 void build_tenants(struct build *b);
-void build_keys(struct build *b, const struct yaml_node *list, const char *pattern, const struct config_tenant *tenant,
-                struct config_key **ret, size_t *ret_n);
+void build_keys(struct build *b, const struct yaml_node *list, const char *pattern,
+                const struct config_tenant *tenant, struct config_key **ret, size_t *ret_n);
 
 /* Reports the entry's `name` when one before it in the list has it. */
 void build_unique_name(struct build *b, const struct yaml_node *list, const struct yaml_node *entry);
@@ -30,7 +30,7 @@ const struct yaml_node *node_child(const struct yaml_node *map, const char *path
 struct slice node_text(const struct yaml_node *map, const char *path);
 uint64_t node_count(const struct yaml_node *map, const char *path); /* 0 when absent */
 /* Looks a reference up; a problem with a hint when it leads nowhere and the section itself is sound. */
-const void *build_reference(struct build *b, const struct yaml_node *at, const char *section, const char *noun,
-                            struct name_entry *const *table);
+const void *build_reference(struct build *b, const struct yaml_node *at, const char *section,
+                            const char *noun, struct name_entry *const *table);
 
 #endif

@@ -12,8 +12,8 @@ struct hint {
 };
 void hint_init(struct hint *h, struct slice word);
 void hint_offer(struct hint *h, struct slice candidate);
-/* Insertions, deletions, substitutions and swaps of neighbours that lead from a to b, ignoring ASCII case and the
- * difference of '-' and '_'; SIZE_MAX when either is longer than 64 bytes. */
+/* Insertions, deletions, substitutions and swaps of neighbours that lead from a to b, ignoring ASCII case and
+ * the difference of '-' and '_'; SIZE_MAX when either is longer than 64 bytes. */
 size_t hint_distance(struct slice a, struct slice b);
 
 #endif

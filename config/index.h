@@ -2,7 +2,7 @@
 #ifndef REEVE_CONFIG_INDEX_H
 #define REEVE_CONFIG_INDEX_H
 
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 #include "config/tenancy.h"
 
 struct name_entry {

@@ -5,8 +5,9 @@
 #include "config/settings.h"
 #include "config/source.h"
 
-/* Reports everything about `root` that the rows do not allow: unknown, missing and unsupported keys, wrong kinds, values
- * that are not of their type or out of bounds. References between parts are the readers' business. */
+/* Reports everything about `root` that the rows do not allow: unknown, missing and unsupported keys, wrong
+ * kinds, values that are not of their type or out of bounds. References between parts are the readers'
+ * business. */
 void schema_check(struct source *s, const struct yaml_node *root);
 
 #endif

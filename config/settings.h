@@ -1,4 +1,5 @@
-/* settings: the table of every key of the configuration file. Checking, `--help` and the manual come from its rows. */
+/* settings: the table of every key of the configuration file. Checking, `--help` and the manual come from its
+ * rows. */
 #ifndef REEVE_CONFIG_SETTINGS_H
 #define REEVE_CONFIG_SETTINGS_H
 
@@ -17,12 +18,12 @@ enum setting_type {
     SETTING_DURATION,
     SETTING_MONEY,
     SETTING_CHOICE,
-    SETTING_LISTEN,    /* an address to listen on */
-    SETTING_URL,       /* http or https */
-    SETTING_GATEWAY,   /* the address of a gateway: http */
-    SETTING_STORE,     /* sqlite, redis://… */
-    SETTING_PATH,      /* relative to the configuration file's folder */
-    SETTING_REFERENCE, /* env:NAME or file:path */
+    SETTING_LISTEN,         /* an address to listen on */
+    SETTING_URL,            /* http or https */
+    SETTING_GATEWAY,        /* the address of a gateway: http */
+    SETTING_STORE,          /* sqlite, redis://… */
+    SETTING_PATH,           /* relative to the configuration file's folder */
+    SETTING_REFERENCE,      /* env:NAME or file:path */
     SETTING_FILE_REFERENCE, /* file:path alone: the file may not be there yet */
     SETTING_HASH,           /* sha256:<hex> */
     SETTING_UID_RANGE,
@@ -32,12 +33,12 @@ enum setting_type {
 };
 
 enum {
-    SETTING_REQUIRED = 1,    /* in its map */
-    SETTING_NONEMPTY = 2,    /* lists and tables */
-    SETTING_RESTART = 4,     /* a change takes effect after a restart */
-    SETTING_SECRET = 8,      /* its text never appears in a message */
+    SETTING_REQUIRED = 1,     /* in its map */
+    SETTING_NONEMPTY = 2,     /* lists and tables */
+    SETTING_RESTART = 4,      /* a change takes effect after a restart */
+    SETTING_SECRET = 8,       /* its text never appears in a message */
     SETTING_UNSUPPORTED = 16, /* a known key that this version refuses */
-    SETTING_ONE_OK = 32,     /* one element may stand without a list around it */
+    SETTING_ONE_OK = 32,      /* one element may stand without a list around it */
 };
 
 struct setting {
@@ -47,9 +48,9 @@ struct setting {
     const char *fallback; /* value when the key is absent, as text; NULL: none */
     const char *choices;  /* SETTING_CHOICE: words separated by spaces */
     const char *later;    /* SETTING_CHOICE: words that this version refuses as unsupported */
-    uint64_t min, max;    /* in `unit`; of the value, the text's length or the number of entries; max 0: none */
-    const char *unit;     /* what min and max count: "bytes", "ms", "entries"…; NULL: the value itself */
-    const char *help;     /* one sentence for people */
+    uint64_t min, max; /* in `unit`; of the value, the text's length or the number of entries; max 0: none */
+    const char *unit;  /* what min and max count: "bytes", "ms", "entries"…; NULL: the value itself */
+    const char *help;  /* one sentence for people */
 };
 
 const struct setting *settings(size_t *n);

@@ -19,8 +19,8 @@ void source_complain(struct source *s, const struct yaml_node *at, const char *h
 void source_complain_key(struct source *s, const struct yaml_node *at, const char *hint, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* What a message may quote: at most 60 bytes of it; a text that may be a credential (the forms of our keys, of LLM
- * keys, of URLs with a password) as "(not shown)". */
+/* What a message may quote: at most 60 bytes of it; a text that may be a credential (the forms of our keys,
+ * of LLM keys, of URLs with a password) as "(not shown)". */
 #define SHOW_MAX 80
 const char *slice_show(struct slice s, char out[SHOW_MAX]);
 #define SHOW(s) slice_show((s), (char[SHOW_MAX]){0})
@@ -32,7 +32,8 @@ const char *hint_text(const struct hint *h, char out[SHOW_MAX + 32]);
 
 /* Relative to the file's folder, made absolute. */
 struct slice source_path(const struct source *s, struct arena *a, struct slice path);
-/* The whole of a regular file of at most `max` bytes. 0; or E_* with the reason alone ("No such file or directory"). */
+/* The whole of a regular file of at most `max` bytes. 0; or E_* with the reason alone ("No such file or
+ * directory"). */
 int source_read(const char *path, size_t max, struct buf *out, struct err *err);
 
 #endif

@@ -5,10 +5,10 @@
 #include "base/core/buf.h"
 
 struct starter_options {
-    const char *listen;      /* "127.0.0.1:8700" */
-    const char *data_dir;    /* relative to the file's folder or absolute */
-    const char *tenant;      /* "demo" */
-    const char *owner_hash;  /* "sha256:…" */
+    const char *listen;     /* "127.0.0.1:8700" */
+    const char *data_dir;   /* relative to the file's folder or absolute */
+    const char *tenant;     /* "demo" */
+    const char *owner_hash; /* "sha256:…" */
     const char *fleet_hash;
     const char *gateway_url; /* NULL: an example address */
 };

@@ -1,5 +1,6 @@
-/* tenancy: one immutable, validated picture of the configuration file. Reload makes a new one; holders of the old
- * one keep it until they let go. Slices and pointers live in its arena. Not thread-safe: loop thread only. */
+/* tenancy: one immutable, validated picture of the configuration file. Reload makes a new one; holders of the
+ * old one keep it until they let go. Slices and pointers live in its arena. Not thread-safe: loop thread
+ * only. */
 #ifndef REEVE_CONFIG_TENANCY_H
 #define REEVE_CONFIG_TENANCY_H
 
@@ -29,7 +30,7 @@ struct config_provider {
     struct slice name;
     enum provider_kind kind;
     /* local */
-    struct slice agent_binary; /* path of the sandbox-agent server; default: beside the reeve binary */
+    struct slice agent_binary;     /* path of the sandbox-agent server; default: beside the reeve binary */
     uint32_t uid_first, uid_count; /* own uids when started by root; default 200000, 1000 */
 };
 
@@ -53,7 +54,9 @@ struct config_template {
     struct slice network_mode; /* "sealed" */
     struct slice *agents;
     size_t n_agents;
-    struct { struct slice name, value; } *env;
+    struct {
+        struct slice name, value;
+    } * env;
     size_t n_env;
     int64_t suspend_after_ms; /* 0: never */
 };
@@ -64,8 +67,8 @@ enum budget_scope { SCOPE_TENANT, SCOPE_NAMESPACE };
 struct config_budget {
     struct slice name;
     enum budget_scope scope;
-    i128 limit;           /* 1e-18 units of currency */
-    char currency[4];     /* ISO 4217, NUL-terminated */
+    i128 limit;       /* 1e-18 units of currency */
+    char currency[4]; /* ISO 4217, NUL-terminated */
     enum budget_window window;
     struct slice timezone; /* IANA name; "UTC" */
     enum budget_at_limit at_limit;
@@ -73,8 +76,8 @@ struct config_budget {
 
 struct config_tenant {
     struct slice name;
-    char id[16]; /* opaque: 12 characters of [a-z2-7], from the name's SHA-256 */
-    const struct config_gateway *gateway; /* NULL: none */
+    char id[16];                              /* opaque: 12 characters of [a-z2-7], from the name's SHA-256 */
+    const struct config_gateway *gateway;     /* NULL: none */
     const struct config_template **templates; /* the first is the default */
     size_t n_templates;
     struct config_key *keys;
@@ -86,8 +89,8 @@ struct config_tenant {
 };
 
 struct config_prices {
-    struct slice file;  /* resolved path */
-    bool deny_unpriced; /* else: to suspense */
+    struct slice file;      /* resolved path */
+    bool deny_unpriced;     /* else: to suspense */
     struct yaml_node *root; /* the parsed price file; NULL when none; billing reads it */
 };
 
@@ -97,11 +100,12 @@ struct tenancy {
     struct slice file; /* path it was read from */
     struct config_listen *listen;
     size_t n_listen;
-    struct slice public_url; /* without trailing '/'; empty when not given and the first TCP listener has port 0 */
-    struct slice data_dir;   /* absolute */
-    struct slice store;      /* "sqlite" or "redis://..." */
+    struct slice
+        public_url; /* without trailing '/'; empty when not given and the first TCP listener has port 0 */
+    struct slice data_dir;      /* absolute */
+    struct slice store;         /* "sqlite" or "redis://..." */
     struct slice seal_key_file; /* resolved path */
-    struct config_key *keys; /* the fleet's */
+    struct config_key *keys;    /* the fleet's */
     size_t n_keys;
     struct config_provider *providers;
     size_t n_providers;
@@ -117,16 +121,17 @@ struct tenancy {
 
 /* A variable's name: [A-Za-z_][A-Za-z0-9_]*, at most 256 bytes. */
 bool env_name_is_valid(struct slice name);
-/* Why templates and callers may not set this variable (`*_API_KEY`, `*_BASE_URL`, `LD_*`, `REEVE_*`, not a name): a
- * sentence; NULL when they may. */
+/* Why templates and callers may not set this variable (`*_API_KEY`, `*_BASE_URL`, `LD_*`, `REEVE_*`, not a
+ * name): a sentence; NULL when they may. */
 const char *env_name_refused(struct slice name);
 
-/* Reads, resolves (`env:`, `file:` relative to the file's folder) and validates everything, then gives a tenancy with
- * one reference, or E_INVALID with all problems. Secrets never appear in problems. Blocks (files): call it at start,
- * from commands, and on reload (small files on a local disk). */
+/* Reads, resolves (`env:`, `file:` relative to the file's folder) and validates everything, then gives a
+ * tenancy with one reference, or E_INVALID with all problems. Secrets never appear in problems. Blocks
+ * (files): call it at start, from commands, and on reload (small files on a local disk). */
 int tenancy_load(const char *path, struct config_problems *problems, struct tenancy **ret);
 /* The same from a text that is already read; `path` names it and its folder. */
-int tenancy_parse(const char *path, struct slice text, struct config_problems *problems, struct tenancy **ret);
+int tenancy_parse(const char *path, struct slice text, struct config_problems *problems,
+                  struct tenancy **ret);
 struct tenancy *tenancy_ref(struct tenancy *t);
 void tenancy_unref(struct tenancy *t); /* the last one wipes secrets and frees */
 
@@ -137,11 +142,12 @@ const struct config_provider *tenancy_provider(const struct tenancy *t, struct s
 const struct config_template *tenancy_template(const struct tenancy *t, struct slice name);
 /* The tenant's template of that name, or its first when `name` is empty; NULL when it has none such. */
 const struct config_template *tenant_template(const struct config_tenant *t, struct slice name);
-/* Finds a service key by SHA-256 of its text (constant work per probe: hash table). *ret_tenant is NULL for the fleet's. */
+/* Finds a service key by SHA-256 of its text (constant work per probe: hash table). *ret_tenant is NULL for
+ * the fleet's. */
 const struct config_key *tenancy_key(const struct tenancy *t, const unsigned char hash[SHA256_BYTES],
                                      const struct config_tenant **ret_tenant);
-/* What differs between the two and takes effect only after a restart (listen, data_dir, store, seal_key, providers'
- * kinds): a sentence for each into `out`, separated by newlines; empty when all is live. */
+/* What differs between the two and takes effect only after a restart (listen, data_dir, store, seal_key,
+ * providers' kinds): a sentence for each into `out`, separated by newlines; empty when all is live. */
 void tenancy_restart_diff(const struct tenancy *old, const struct tenancy *now, struct buf *out);
 
 #endif

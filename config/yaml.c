@@ -14,7 +14,7 @@
 
 #include "base/core/err.h"
 #include "base/core/mem.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 
 #define DEPTH_MAX 32
 #define NODES_MAX 200000

@@ -1,10 +1,10 @@
 /* provider: where sandboxes run, behind one asynchronous interface.
  *
- * Every call has a deadline and fires `done` exactly once, never before it has returned; after the deadline with
- * E_TIMEOUT (or E_UNKNOWN_OUTCOME where the provider may have acted). Calls on one sandbox are made one at a time by the
- * holder of its workspace's lease. Errors are normalised: E_AUTH, E_NOT_FOUND, E_EXISTS (the name is taken), E_BUSY,
- * E_RATE, E_CAPACITY, E_INVALID (cannot pass by waiting), E_UNKNOWN_OUTCOME, E_GONE, E_UNAVAILABLE (the provider is down),
- * E_NO_SPACE, E_TIMEOUT. */
+ * Every call has a deadline and fires `done` exactly once, never before it has returned; after the deadline
+ * with E_TIMEOUT (or E_UNKNOWN_OUTCOME where the provider may have acted). Calls on one sandbox are made one
+ * at a time by the holder of its workspace's lease. Errors are normalised: E_AUTH, E_NOT_FOUND, E_EXISTS (the
+ * name is taken), E_BUSY, E_RATE, E_CAPACITY, E_INVALID (cannot pass by waiting), E_UNKNOWN_OUTCOME, E_GONE,
+ * E_UNAVAILABLE (the provider is down), E_NO_SPACE, E_TIMEOUT. */
 #ifndef REEVE_PROVIDERS_PROVIDER_H
 #define REEVE_PROVIDERS_PROVIDER_H
 
@@ -31,13 +31,13 @@ struct sandbox_labels {
 
 enum sandbox_state {
     SANDBOX_ABSENT,
-    SANDBOX_CREATED,   /* made, not started */
+    SANDBOX_CREATED, /* made, not started */
     SANDBOX_RUNNING,
     SANDBOX_SUSPENDED,
-    SANDBOX_EXITED,    /* ended by itself; `reason` says how */
+    SANDBOX_EXITED, /* ended by itself; `reason` says how */
 };
 struct sandbox_info {
-    struct slice id;   /* the provider's handle; here also its name */
+    struct slice id; /* the provider's handle; here also its name */
     struct sandbox_labels labels;
     enum sandbox_state state;
     struct slice reason;
@@ -64,44 +64,54 @@ struct sandbox_server {
 };
 
 struct provider_caps {
-    bool has_client_name;    /* a second create of the same id is refused: E_EXISTS */
+    bool has_client_name; /* a second create of the same id is refused: E_EXISTS */
     bool suspend_keeps_memory;
     bool is_list_consistent;
-    bool is_sealed;          /* sockets cross the wall; model calls come through a door */
+    bool is_sealed; /* sockets cross the wall; model calls come through a door */
     bool outlives_controller;
-    const char *limits_note; /* what of cpus/memory/disk/processes this machine does not enforce; "" when all are */
+    const char
+        *limits_note; /* what of cpus/memory/disk/processes this machine does not enforce; "" when all are */
 };
 
 typedef void (*provider_done_cb)(int code, const struct err *err, void *data);
-typedef void (*provider_info_cb)(int code, const struct sandbox_info *info, const struct err *err, void *data);
+typedef void (*provider_info_cb)(int code, const struct sandbox_info *info, const struct err *err,
+                                 void *data);
 typedef void (*provider_list_cb)(int code, const struct sandbox_info *items, size_t n, const struct err *err,
                                  void *data);
 
 /* A connection from inside that arrived at the sandbox's door. The stream is the receiver's. */
-typedef void (*provider_door_cb)(struct slice sandbox_id, struct slice workspace_id, struct stream *s, void *data);
+typedef void (*provider_door_cb)(struct slice sandbox_id, struct slice workspace_id, struct stream *s,
+                                 void *data);
 /* Something changed that describe would show (exit, server restarts). A hint: look again. */
-typedef void (*provider_event_cb)(struct slice sandbox_id, struct slice workspace_id, const char *what, void *data);
+typedef void (*provider_event_cb)(struct slice sandbox_id, struct slice workspace_id, const char *what,
+                                  void *data);
 
 struct provider_ops {
     const struct provider_caps *(*caps)(struct provider *p);
     /* Makes the sandbox and its home volume; not started. */
-    void (*create)(struct provider *p, const struct sandbox_spec *spec, int64_t timeout_ms, provider_done_cb done, void *data);
-    /* state SANDBOX_ABSENT with code 0 when there is none. */
-    void (*describe)(struct provider *p, struct slice id, int64_t timeout_ms, provider_info_cb done, void *data);
-    /* All sandboxes whose label `controller` is that. */
-    void (*list)(struct provider *p, struct slice controller, int64_t timeout_ms, provider_list_cb done, void *data);
-    /* Starts the sandbox if it is not running and the server in it; done when the server's process was started
-     * (not yet healthy). Also for an adopted, running sandbox: reaches its init again; the server is left alone when
-     * it runs. */
-    void (*start)(struct provider *p, struct slice id, const struct sandbox_server *server, int64_t timeout_ms,
-                  provider_done_cb done, void *data);
-    void (*suspend)(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done, void *data);
-    /* After suspend: as start. */
-    void (*resume)(struct provider *p, struct slice id, const struct sandbox_server *server, int64_t timeout_ms,
+    void (*create)(struct provider *p, const struct sandbox_spec *spec, int64_t timeout_ms,
                    provider_done_cb done, void *data);
+    /* state SANDBOX_ABSENT with code 0 when there is none. */
+    void (*describe)(struct provider *p, struct slice id, int64_t timeout_ms, provider_info_cb done,
+                     void *data);
+    /* All sandboxes whose label `controller` is that. */
+    void (*list)(struct provider *p, struct slice controller, int64_t timeout_ms, provider_list_cb done,
+                 void *data);
+    /* Starts the sandbox if it is not running and the server in it; done when the server's process was
+     * started (not yet healthy). Also for an adopted, running sandbox: reaches its init again; the server is
+     * left alone when it runs. */
+    void (*start)(struct provider *p, struct slice id, const struct sandbox_server *server,
+                  int64_t timeout_ms, provider_done_cb done, void *data);
+    void (*suspend)(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
+                    void *data);
+    /* After suspend: as start. */
+    void (*resume)(struct provider *p, struct slice id, const struct sandbox_server *server,
+                   int64_t timeout_ms, provider_done_cb done, void *data);
     /* Ends and removes the sandbox; absent is success. The home volume stays. */
-    void (*destroy)(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done, void *data);
-    void (*destroy_home)(struct provider *p, struct slice home_id, int64_t timeout_ms, provider_done_cb done, void *data);
+    void (*destroy)(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
+                    void *data);
+    void (*destroy_home)(struct provider *p, struct slice home_id, int64_t timeout_ms, provider_done_cb done,
+                         void *data);
     /* A connector to a TCP port inside; valid until the sandbox is destroyed and the connector released. */
     struct connector *(*connector)(struct provider *p, struct slice id, uint16_t port);
     void (*connector_release)(struct provider *p, struct connector *c);
@@ -125,6 +135,7 @@ struct local_options {
     uint32_t uid_first, uid_count;
 };
 /* 0, or E_INVALID / E_UNAVAILABLE saying what is missing on this machine. */
-int provider_local_open(struct loop *l, const struct local_options *o, struct provider **ret, struct err *err);
+int provider_local_open(struct loop *l, const struct local_options *o, struct provider **ret,
+                        struct err *err);
 
 #endif

@@ -10,7 +10,7 @@
 
 #include "base/core/id.h"
 #include "base/net/loop.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 #include "scheduler/scheduler.h"
 
 #define REASON_MAX      512  /* bytes of a reason, NUL included */

@@ -15,7 +15,8 @@ struct arena {
 
 void arena_fini(struct arena *a);  /* frees all; usable again */
 void arena_reset(struct arena *a); /* forgets all, keeps one block */
-void *arena_alloc(struct arena *a, size_t n) __attribute__((returns_nonnull));  /* 16-byte aligned, uninitialised */
+void *arena_alloc(struct arena *a, size_t n)
+    __attribute__((returns_nonnull)); /* 16-byte aligned, uninitialised */
 void *arena_zalloc(struct arena *a, size_t n) __attribute__((returns_nonnull)); /* zeroed */
 char *arena_strndup(struct arena *a, const char *p, size_t n);                  /* NUL-terminated */
 char *arena_strdup(struct arena *a, const char *s);

@@ -7,10 +7,10 @@
 #include <stdarg.h>
 
 struct buf {
-    char *p;     /* owned; NULL while nothing was written; always followed by a NUL when not NULL */
-    size_t n;    /* bytes in use */
-    size_t cap;  /* bytes allocated, the NUL included */
-    size_t max;  /* most bytes that n may reach */
+    char *p;      /* owned; NULL while nothing was written; always followed by a NUL when not NULL */
+    size_t n;     /* bytes in use */
+    size_t cap;   /* bytes allocated, the NUL included */
+    size_t max;   /* most bytes that n may reach */
     bool is_full; /* an append did not fit: the content is incomplete */
 };
 
@@ -29,9 +29,9 @@ int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf
 int buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* Room for n more bytes to write at b->p + b->n (then add to b->n); 0 or E_TOO_LARGE. */
 int buf_reserve(struct buf *b, size_t n);
-void buf_consume(struct buf *b, size_t n); /* drops n bytes at the front */
-struct slice buf_view(const struct buf *b); /* valid until the next change */
-const char *buf_cstr(struct buf *b);        /* "" when empty */
+void buf_consume(struct buf *b, size_t n);    /* drops n bytes at the front */
+struct slice buf_view(const struct buf *b);   /* valid until the next change */
+const char *buf_cstr(struct buf *b);          /* "" when empty */
 char *buf_take(struct buf *b, size_t *ret_n); /* the memory is the caller's (mem_free); b is empty */
 
 #endif

@@ -17,7 +17,7 @@ bool crypto_equal(const void *a, const void *b, size_t n); /* constant time */
 
 /* Encodings append to `out` (0 or E_TOO_LARGE); decodings are strict (E_INVALID). */
 int hex_encode(struct slice in, struct buf *out);
-int hex_decode(struct slice in, struct buf *out); /* lower case only */
+int hex_decode(struct slice in, struct buf *out);       /* lower case only */
 int base64url_encode(struct slice in, struct buf *out); /* no padding */
 int base64url_decode(struct slice in, struct buf *out); /* no padding, zero tail bits */
 int base64_encode(struct slice in, struct buf *out);    /* with padding */
@@ -30,7 +30,9 @@ int base32_encode(struct slice in, struct buf *out); /* RFC 4648 alphabet in low
 struct seal_key {
     unsigned char bytes[SEAL_KEY_BYTES];
 };
-int seal(const struct seal_key *k, const struct rnd *r, struct slice context, struct slice plain, struct buf *out);
-int unseal(const struct seal_key *k, struct slice context, struct slice sealed, struct buf *out, struct err *err);
+int seal(const struct seal_key *k, const struct rnd *r, struct slice context, struct slice plain,
+         struct buf *out);
+int unseal(const struct seal_key *k, struct slice context, struct slice sealed, struct buf *out,
+           struct err *err);
 
 #endif

@@ -77,10 +77,10 @@ int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(prin
 
 void err_clear(struct err *err);
 
-int err_http_status(int code);       /* 500 for what is not in the list */
-const char *err_name(int code);      /* stable API string: "budget_exceeded"; "ok" for 0 */
-const char *err_title(int code);     /* "Budget exceeded" */
-int err_from_errno(int errnum);      /* errno (positive) to the nearest E_* */
-int err_from_uv(int uverr);          /* libuv status (negative) to the nearest E_* */
+int err_http_status(int code);   /* 500 for what is not in the list */
+const char *err_name(int code);  /* stable API string: "budget_exceeded"; "ok" for 0 */
+const char *err_title(int code); /* "Budget exceeded" */
+int err_from_errno(int errnum);  /* errno (positive) to the nearest E_* */
+int err_from_uv(int uverr);      /* libuv status (negative) to the nearest E_* */
 
 #endif

@@ -17,7 +17,8 @@ int i128_mul(i128 a, i128 b, i128 *ret);
 
 /* Decimal text to value * 10^scale: optional '-', digits, optionally '.' and digits; optionally an exponent
  * ("7.5e-08") when `exponent_ok`. No '+', no blanks, no empty parts, no leading zeros but one before '.'.
- * More fraction digits than `scale` can hold exactly (other than zeros) is E_INVALID. 0, E_INVALID, E_OVERFLOW. */
+ * More fraction digits than `scale` can hold exactly (other than zeros) is E_INVALID. 0, E_INVALID,
+ * E_OVERFLOW. */
 int i128_parse(struct slice s, unsigned scale, bool exponent_ok, i128 *ret);
 
 /* value / 10^scale as decimal text without trailing zeros ("12.345", "-0.5", "0"); needs I128_TEXT_MAX bytes.

@@ -324,7 +324,9 @@ static void scan_run(struct json_scan *s)
 
 int json_scan(struct json_scan *s, struct slice text, const struct json_limits *limits, struct err *err)
 {
-    struct json_limits l = limits == NULL ? (struct json_limits){0} : *limits;
+    struct json_limits l = {0};
+    if (limits != NULL)
+        l = *limits;
     size_t good;
 
     l.bytes_max = l.bytes_max == 0 ? BYTES_MAX_DEFAULT : l.bytes_max;

@@ -30,16 +30,17 @@ void log_setup(enum log_level least, enum log_form form, int fd, const struct cl
 bool log_is_on(enum log_level level);
 void log_fields(enum log_level level, const char *event, const struct log_field *fields);
 
+#define LF_END ((struct log_field){LOG_END, NULL, NULL, 0, 0})
+
 /* log_info("workspace.ready", LF_STR("tenant", t), LF_INT("took_ms", ms)) */
 #define log_at(level, event, ...)                                                                            \
     do {                                                                                                     \
         if (log_is_on(level))                                                                                \
-            log_fields(level, event, (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, )                   \
-                                                                    {LOG_END, NULL, NULL, 0, 0}});           \
+            log_fields(level, event, (const struct log_field[]){__VA_ARGS__});                               \
     } while (0)
-#define log_debug(event, ...) log_at(LOG_DEBUG, event __VA_OPT__(, ) __VA_ARGS__)
-#define log_info(event, ...)  log_at(LOG_INFO, event __VA_OPT__(, ) __VA_ARGS__)
-#define log_warn(event, ...)  log_at(LOG_WARN, event __VA_OPT__(, ) __VA_ARGS__)
-#define log_error(event, ...) log_at(LOG_ERROR, event __VA_OPT__(, ) __VA_ARGS__)
+#define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__, LF_END)
+#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__, LF_END)
+#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__, LF_END)
+#define log_error(...) log_at(LOG_ERROR, __VA_ARGS__, LF_END)
 
 #endif

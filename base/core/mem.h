@@ -1,4 +1,5 @@
-/* Memory: allocation that cannot fail (the process ends instead: crash-only, nothing acknowledged is lost). */
+/* Memory: allocation that cannot fail (the process ends instead: crash-only, nothing acknowledged is lost).
+ */
 #ifndef REEVE_BASE_CORE_MEM_H
 #define REEVE_BASE_CORE_MEM_H
 
@@ -8,8 +9,9 @@ void *mem_alloc(size_t n) __attribute__((malloc, returns_nonnull));  /* uninitia
 void *mem_zalloc(size_t n) __attribute__((malloc, returns_nonnull)); /* zeroed */
 void *mem_realloc(void *p, size_t n) __attribute__((returns_nonnull));
 char *mem_strdup(const char *s) __attribute__((returns_nonnull));
-char *mem_strndup(const char *s, size_t n) __attribute__((returns_nonnull)); /* NUL-terminated copy of n bytes */
-void mem_free(void *p);                                                      /* NULL is fine */
+char *mem_strndup(const char *s, size_t n)
+    __attribute__((returns_nonnull)); /* NUL-terminated copy of n bytes */
+void mem_free(void *p);               /* NULL is fine */
 
 #define MEM_NEW(type) ((type *)mem_zalloc(sizeof(type)))
 

@@ -10,7 +10,7 @@
 #include <utlist.h>
 
 #include "base/core/mem.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 
 struct feed_entry {
     struct feed_entry *prev, *next;           /* in the ring */

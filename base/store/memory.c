@@ -10,7 +10,7 @@
 
 #include "base/core/mem.h"
 #include "base/store/engine.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 
 #define MEMORY_QUEUE_MAX   65536u       /* requests waiting for their turn */
 #define MEMORY_QUEUE_BYTES (256u << 20) /* what they may hold */

@@ -19,7 +19,7 @@
 #include "base/core/arena.h"
 #include "base/core/buf.h"
 #include "base/core/mem.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 #include "base/store/redis_route.h"
 
 #define BLOCK_TEXT  "100" /* ms that Redis waits for news */

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/core/mem.h"
-#include "base/store/hash.h"
+#include "base/core/hash.h"
 
 #define WRITER_SLOTS_MAX 16384u /* of each kind kept between groups */
 #define COUNTER_BYTES    16u    /* as i128_store writes them */

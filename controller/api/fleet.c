@@ -120,7 +120,7 @@ static bool is_first_of_path(size_t set, size_t row)
 {
     const char *pattern = route_sets[set]->rows[row].pattern;
     for (size_t s = 0; s <= set; s++)
-        for (size_t i = 0; i < route_sets[s]->n && (s < set || i < row); i++)
+        for (size_t i = 0; (s < set || i < row) && i < route_sets[s]->n; i++)
             if (strcmp(route_sets[s]->rows[i].pattern, pattern) == 0)
                 return false;
     return true;
