@@ -8,9 +8,8 @@
 #ifndef REEVE_PROVIDERS_LOCAL_RUN_H
 #define REEVE_PROVIDERS_LOCAL_RUN_H
 
+#include "base/core/hash.h"
 #include "providers/local.h"
-
-#include <uthash.h>
 
 #define LOCAL_JOBS_MAX 10000 /* calls waiting and under way */
 

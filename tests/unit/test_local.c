@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,9 +31,10 @@
 #include "base/core/mem.h"
 #include "providers/init/protocol.h"
 
-#define OP_MS   20000
-#define TOKEN   "test-token-8c1f"
-#define CONTROL "ctl_test"
+#define OP_MS       20000
+#define TOKEN       "test-token-8c1f"
+#define CONTROL     "ctl_test"
+#define ORDINARY_ID 64999
 
 struct world {
     struct loop loop;
@@ -1010,6 +1012,29 @@ static void test_close_in_the_middle(void **state)
     }
 }
 
+/* Runs this very program as somebody without rights: other namespaces, another way in. */
+static int run_as_ordinary_user(void)
+{
+    const char *require = getenv("REEVE_REQUIRE");
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (setgroups(0, NULL) != 0 || setresgid(ORDINARY_ID, ORDINARY_ID, ORDINARY_ID) != 0 ||
+            setresuid(ORDINARY_ID, ORDINARY_ID, ORDINARY_ID) != 0)
+            _exit(125);
+        execl("/proc/self/exe", "test_local", (char *)NULL);
+        _exit(126); /* its folder may be closed to others */
+    }
+    int status = -1;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return 1;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 126) {
+        (void)fprintf(stderr, "skipped: an ordinary user cannot run this test from here\n");
+        return require != NULL && strcmp(require, "all") == 0 ? 1 : 0;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(int argc, char **argv)
 {
@@ -1030,5 +1055,8 @@ int main(int argc, char **argv)
         TEST(test_refusals),
         TEST(test_close_in_the_middle),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (geteuid() == 0 && argc == 1)
+        failed += run_as_ordinary_user();
+    return failed;
 }
