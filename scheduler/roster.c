@@ -185,3 +185,32 @@ size_t scheduler_count(struct scheduler *s, struct slice tenant, enum workspace_
     struct tenant *t = tenant_find(s, tenant);
     return t == NULL || (size_t)state >= ARRAY_LEN(t->by_state) ? 0 : t->by_state[state];
 }
+
+static int home_order(const struct home *a, const struct home *b)
+{
+    struct slice x = slice_str(a->key), y = slice_str(b->key), x_namespace, y_namespace;
+    (void)slice_cut(&x, '/', &x_namespace);
+    (void)slice_cut(&y, '/', &y_namespace);
+    int c = slice_cmp(x_namespace, y_namespace);
+    return c != 0 ? c : slice_cmp(x, y);
+}
+
+size_t scheduler_homes(struct scheduler *s, struct slice tenant, struct workspace_home *out, size_t max)
+{
+    struct tenant *t = tenant_find(s, tenant);
+    size_t n = 0;
+    if (t == NULL) {
+        return 0;
+    }
+    HASH_SORT(t->homes, home_order);
+    for (struct home *h = t->homes; h != NULL; h = h->hh.next, n++) {
+        if (n < max) {
+            struct slice key = slice_str(h->key);
+            (void)slice_cut(&key, '/', &out[n].namespace);
+            out[n].name = key;
+            out[n].home_id = slice_str(h->id);
+            out[n].provider = h->provider;
+        }
+    }
+    return n;
+}

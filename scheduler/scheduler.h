@@ -73,6 +73,12 @@ size_t scheduler_list(struct scheduler *s, struct slice tenant, struct slice aft
                       struct slice after_name, workspace_filter filter, void *data, struct workspace **out,
                       size_t max);
 size_t scheduler_count(struct scheduler *s, struct slice tenant, enum workspace_state state);
+/* Homes that outlived their workspace (delete with keep_home), in order of (namespace, name); returns how
+ * many there are, of which the first `max` are in `out`. Valid until the loop's next turn. */
+struct workspace_home {
+    struct slice namespace, name, home_id, provider;
+};
+size_t scheduler_homes(struct scheduler *s, struct slice tenant, struct workspace_home *out, size_t max);
 
 /* --- act --- */
 struct workspace_request {

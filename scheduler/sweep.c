@@ -3,9 +3,11 @@
  * Every so often each provider is asked for all sandboxes of this installation. One that no workspace wants
  * becomes a suspect; when it was a suspect in two complete lists, for longer than the grace, a direct look-up
  * still finds it with the same labels, and the record in the store does not want it either, it is destroyed,
- * and the audit hears of it. A list that failed changes nothing; what is missing from a list is only
- * forgotten as a suspect. Sandboxes of a tenant that is not configured, not loaded, or has a record that
- * could not be read, are left alone. */
+ * and the audit hears of it. If it was never started (a create that arrived after the workspace had been
+ * deleted or had gone elsewhere), the empty home that came with it goes too; a home that was in use never
+ * goes this way. A list that failed changes nothing; what is missing from a list is only forgotten as a
+ * suspect. Sandboxes of a tenant that is not configured, not loaded, or has a record that could not be read,
+ * are left alone. */
 #include "scheduler/entry.h"
 
 #include <inttypes.h>
@@ -24,6 +26,7 @@ struct suspect {
     char *id;
     char *tenant, *namespace, *name, *workspace;
     uint64_t generation;
+    bool was_started, takes_home;
     int64_t since_ms;
     unsigned seen;  /* complete lists in a row */
     uint64_t round; /* the last one */
@@ -156,13 +159,33 @@ static void round_next(struct sweep *w)
     remove_next(w);
 }
 
+static void orphan_done(struct sweep *w)
+{
+    struct suspect *x = w->now;
+    w->now = NULL;
+    suspect_free(w, x);
+    remove_next(w);
+}
+
+static void on_orphan_home_destroyed(int code, const struct err *err, void *data)
+{
+    struct sweep *w = data;
+    struct scheduler *s = w->s;
+    if (code != 0 && code != E_NOT_FOUND) {
+        log_warn("sandbox.orphan_home_stays", LF_STR("home", w->now->workspace),
+                 LF_STR("error", err != NULL ? err->msg : ""));
+    }
+    orphan_done(w);
+    scheduler_idle(s);
+}
+
 static void on_orphan_destroyed(int code, const struct err *err, void *data)
 {
     struct sweep *w = data;
     struct scheduler *s = w->s;
     struct suspect *x = w->now;
-    w->now = NULL;
-    if (code == 0 || code == E_NOT_FOUND) {
+    bool is_gone = code == 0 || code == E_NOT_FOUND;
+    if (is_gone) {
         s->stats.orphans_removed++;
         log_warn("sandbox.orphan_removed", LF_STR("sandbox", x->id), LF_STR("workspace", x->workspace),
                  LF_SLICE("provider", x->place->name));
@@ -179,16 +202,32 @@ static void on_orphan_destroyed(int code, const struct err *err, void *data)
         log_warn("sandbox.orphan_stays", LF_STR("sandbox", x->id),
                  LF_STR("error", err != NULL ? err->msg : ""));
     }
-    suspect_free(w, x);
-    remove_next(w);
+    if (is_gone && x->takes_home && !s->is_closing) {
+        struct provider *p = x->place->p;
+        scheduler_busy(s);
+        p->ops->destroy_home(p, slice_str(x->workspace), s->o.timing.call_long_ms, on_orphan_home_destroyed,
+                             w);
+    } else {
+        orphan_done(w);
+    }
     scheduler_idle(s);
 }
 
-static void spare(struct sweep *w)
+/* Is the home at this place that is named like the suspect's workspace somebody's? r[0]: the workspace's
+ * record, r[1]: that of a kept home. */
+static bool is_home_wanted(const struct suspect *x, const struct entry *e, const struct store_record *kept)
 {
-    suspect_free(w, w->now);
-    w->now = NULL;
-    remove_next(w);
+    if (e != NULL && slice_eq_str(e->home_id, x->workspace) && slice_eq(e->fact.provider, x->place->name)) {
+        return true;
+    }
+    if (kept->version == 0) {
+        return false;
+    }
+    struct json *j = NULL;
+    bool is_other = json_parse(kept->value, NULL, &j, NULL) == 0 &&
+                    !slice_eq_str(json_string(json_get(j, "home_id")), x->workspace);
+    json_free(j);
+    return !is_other;
 }
 
 /* The store has the last word: another controller may want what we do not know. */
@@ -200,13 +239,18 @@ static void on_record(int code, const struct store_record *r, size_t n, bool has
     struct suspect *x = w->now;
     (void)has_more;
     (void)err;
-    bool is_free = code == 0 && n == 1 && !s->is_closing;
-    if (is_free && r[0].version != 0) {
+    bool is_free = code == 0 && n == 2 && !s->is_closing;
+    if (is_free) {
         struct tenant *t;
+        struct entry *e = NULL;
         HASH_FIND(hh_id, s->tenants_by_id, x->tenant, strlen(x->tenant), t);
-        struct entry *e = t == NULL ? NULL : record_read(t, r[0].value, r[0].version, NULL);
-        is_free = e != NULL && (strcmp(e->ws.id, x->workspace) != 0 || e->fact.generation != x->generation ||
-                                !slice_eq(e->fact.provider, x->place->name));
+        if (t != NULL && r[0].version != 0) {
+            e = record_read(t, r[0].value, r[0].version, NULL);
+            is_free =
+                e != NULL && (strcmp(e->ws.id, x->workspace) != 0 || e->fact.generation != x->generation ||
+                              !slice_eq(e->fact.provider, x->place->name));
+        }
+        x->takes_home = is_free && !x->was_started && !is_home_wanted(x, e, &r[1]);
         entry_free(e);
     }
     if (is_free && !is_wanted(s, x->place, slice_str(x->tenant), slice_str(x->workspace), x->generation)) {
@@ -214,7 +258,7 @@ static void on_record(int code, const struct store_record *r, size_t n, bool has
         scheduler_busy(s);
         p->ops->destroy(p, slice_str(x->id), s->o.timing.call_long_ms, on_orphan_destroyed, w);
     } else {
-        spare(w);
+        orphan_done(w);
     }
     scheduler_idle(s);
 }
@@ -228,13 +272,15 @@ static void on_orphan_described(int code, const struct sandbox_info *i, const st
     if (code != 0 || s->is_closing || i->state == SANDBOX_ABSENT ||
         !slice_eq_str(i->labels.controller, s->controller) ||
         !slice_eq_str(i->labels.workspace, x->workspace) || i->labels.generation != x->generation) {
-        spare(w);
+        orphan_done(w);
     } else {
-        char key[160];
+        char key[160], home[160];
         record_key(key, slice_str(x->namespace), slice_str(x->name));
-        struct slice k = slice_str(key);
+        (void)snprintf(home, sizeof home, "home/%s/%s", x->namespace, x->name);
+        const struct slice keys[] = {slice_str(key), slice_str(home)};
+        x->was_started = i->state != SANDBOX_CREATED;
         scheduler_busy(s);
-        store_get(s->store, slice_str(x->tenant), &k, 1, on_record, w);
+        store_get(s->store, slice_str(x->tenant), keys, 2, on_record, w);
     }
     scheduler_idle(s);
 }

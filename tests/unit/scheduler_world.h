@@ -107,6 +107,7 @@ struct world {
     size_t n_deleted;
     char doomed[OWNED_MAX][40]; /* ids that somebody asked to delete */
     size_t n_doomed;
+    bool is_simulation;   /* then: no home goes whose workspace nobody asked to delete */
     unsigned outstanding; /* provider calls under way */
 };
 
@@ -328,6 +329,11 @@ static inline int fake_do(struct fake_call *c)
         return 0;
     case F_DESTROY_HOME: {
         struct fake_home *h = fake_home_find(p, c->id);
+        if (p->w->is_simulation && !in_list(p->w->doomed, p->w->n_doomed, c->id)) {
+            /* only one that came with a late create, where the workspace no longer is */
+            struct workspace *ws = p->w->s == NULL ? NULL : scheduler_find_id(p->w->s, slice_str(c->id));
+            assert_true(ws != NULL && !slice_eq(ws->provider, p->base.name));
+        }
         if (h != NULL) {
             struct fake_sandbox *s;
             DL_FOREACH (p->sandboxes, s) {

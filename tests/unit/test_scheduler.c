@@ -258,6 +258,10 @@ static void test_keep_home(void **state)
     assert_non_null(fake_home_find(&w->p[0], a.id));
     assert_int_equal(read_scan(w, tenant_id(w, "acme"), "home/").n, 1);
     world_crash(w); /* a new start knows it too */
+    struct workspace_home homes[2];
+    assert_int_equal(scheduler_homes(w->s, SL("acme"), homes, 2), 1);
+    assert_true(slice_eq_str(homes[0].namespace, "alice") && slice_eq_str(homes[0].name, "dev"));
+    assert_true(slice_eq_str(homes[0].home_id, a.id) && slice_eq_str(homes[0].provider, "one"));
     struct answer b = put(w, "alice", "dev");
     assert_string_not_equal(a.id, b.id);
     assert_string_equal(sandbox_of(w, find(w, "alice", "dev"))->home, a.id);
@@ -968,6 +972,7 @@ static void sim_end(struct world *w)
             DL_FOREACH (w->p[k].sandboxes, x) {
                 assert_string_not_equal(x->workspace, w->deleted[i]);
             }
+            assert_null(fake_home_find(&w->p[k], w->deleted[i]));
         }
     }
 }
@@ -977,6 +982,7 @@ static void simulate(uint64_t seed, int steps)
     print_message("seed %llu\n", (unsigned long long)seed);
     struct world *w = world_new(seed);
     w->p[0].asks = 1;
+    w->is_simulation = true;
     for (int i = 0; i < steps; i++) {
         if (i % 50 == 0) {
             w->p[0].faults = (int)dice(w, 4) * 8;
