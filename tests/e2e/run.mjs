@@ -1,0 +1,75 @@
+// Runs the end-to-end tests: `node tests/e2e/run.mjs [FILE[/WORDS]…]`, FILE as in FILE.test.mjs, WORDS a part of a
+// test's name. Ends with "N passed, N failed, N skipped" and exit code 0 only without failures. REEVE_LONG=1 also runs
+// what takes minutes; REEVE_REQUIRE=all makes a skip a failure.
+import fs from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { endEverything, isLong, slow, Skip, within } from './lib.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const wanted = process.argv.slice(2);
+const files = fs
+    .readdirSync(here)
+    .filter((name) => name.endsWith('.test.mjs'))
+    .map((name) => name.slice(0, -'.test.mjs'.length))
+    .sort();
+
+for (const w of wanted)
+    if (!files.includes(w.split('/')[0])) {
+        console.error(`no ${w.split('/')[0]}.test.mjs; there are: ${files.join(', ')}`);
+        process.exit(2);
+    }
+
+const isChosen = (file, name) =>
+    wanted.length === 0 || wanted.some((w) => w === file || (w.startsWith(`${file}/`) && name.includes(w.slice(file.length + 1))));
+
+const count = { passed: 0, failed: 0, skipped: 0 };
+let stray = []; // rejections that nobody awaited: the library's "connection is broken for good"
+
+process.on('unhandledRejection', (e) => stray.push(e));
+process.on('exit', endEverything);
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+    process.on(signal, () => {
+        console.log(`broken off by ${signal}`);
+        process.exit(1);
+    });
+
+function report(kind, file, name, ms, detail) {
+    count[kind]++;
+    const word = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[kind];
+    console.log(`${word}  ${file}: ${name} (${ms} ms)${detail ? `\n      ${String(detail).replaceAll('\n', '\n      ')}` : ''}`);
+}
+
+async function attempt(file, name, ms, fn) {
+    const from = Date.now();
+    stray = [];
+    try {
+        await within(ms, name, fn());
+        if (stray.length > 0) throw new Error(`an unhandled rejection would have ended the client: ${stray[0]?.stack ?? stray[0]}`);
+        return { kind: 'passed', ms: Date.now() - from };
+    } catch (e) {
+        if (e instanceof Skip && process.env.REEVE_REQUIRE !== 'all') return { kind: 'skipped', ms: Date.now() - from, detail: e.message };
+        return { kind: 'failed', ms: Date.now() - from, detail: e instanceof Skip ? `skipped: ${e.message}` : e?.stack ?? e };
+    }
+}
+
+for (const file of files) {
+    const suite = { tests: [], before: [], after: [], context: () => '' };
+    globalThis.suite = suite;
+    if (!wanted.length || wanted.some((w) => w.split('/')[0] === file)) await import(`./${file}.test.mjs`);
+    const chosen = suite.tests.filter((t) => isChosen(file, t.name) && (!t.long || isLong));
+    if (chosen.length === 0) continue;
+    let made = { kind: 'passed' };
+    for (const fn of suite.before) if (made.kind === 'passed') made = await attempt(file, 'before', 180000, fn);
+    for (const t of chosen) {
+        const got = made.kind === 'passed' ? await attempt(file, t.name, t.timeout, t.fn) : made;
+        report(got.kind, file, t.name, got.ms, got.kind === 'failed' && got !== made ? `${got.detail}\n${suite.context()}` : got.detail);
+    }
+    for (const fn of suite.after) {
+        const got = await attempt(file, 'afterwards', 180000, fn);
+        if (got.kind === 'failed') report('failed', file, 'afterwards', got.ms, got.detail);
+    }
+    endEverything();
+}
+console.log(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`);
+process.exit(count.failed === 0 ? 0 : 1);
