@@ -50,12 +50,12 @@ void local_job_answer(struct local_job *j, int code, const struct err *err)
 static void queue_next(struct local_entry *e)
 {
     struct local_job *next = e->queue;
-    if (next != NULL && !next->is_begun) {
-        next->is_begun = true;
-        timer_stop(&next->tick); /* it may have been submitted in this very turn */
-        next->begin(next);
-    } else {
+    if (next == NULL) {
         local_entry_maybe_free(e);
+    } else if (!next->is_begun &&
+               next->is_submitted) { /* else its own turn comes, with what was wrong with it */
+        next->is_begun = true;
+        next->begin(next);
     }
 }
 
@@ -94,8 +94,7 @@ static void on_tick(void *data)
 static void on_submitted(struct local_job *j)
 {
     struct err err = {0};
-    if (j->is_begun)
-        return;
+    j->is_submitted = true;
     if (j->code != 0) {
         local_job_end(j, j->code, &j->err);
     } else if (j->l->is_closing) {
@@ -188,6 +187,8 @@ void local_jobs_cancel(struct local *l)
     struct err err = {0};
     (void)err_set(&err, E_CANCELLED, "the provider is being closed");
     DL_FOREACH_SAFE (l->jobs, j, next)
-        if (!j->is_ended)
-            local_job_answer(j, err.code, &err);
+        if (!j->is_begun && !j->is_ended)
+            local_job_end(j, err.code, &err);
+        else if (!j->is_ended)
+            local_job_answer(j, err.code, &err); /* it ends at its next safe point */
 }

@@ -57,7 +57,7 @@ struct local_job {
     struct local *l;
     struct local_entry *e; /* NULL: waits for nobody */
     enum local_job_kind kind;
-    bool is_begun, is_answered, is_ended;
+    bool is_submitted, is_begun, is_answered, is_ended;
     bool awaits_init; /* a start that has spawned */
     struct timer deadline, tick;
     int64_t until_ms;
