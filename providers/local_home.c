@@ -26,13 +26,15 @@ static int fail(struct err *err, const char *what, const char *path)
 
 struct raw_home {
     uint64_t version, uid;
+    bool is_own; /* the uid is this home's alone, from root's range; else it is a user's */
 };
 static const struct json_field home_rows[] = {
     {"version", JF_U64, true, offsetof(struct raw_home, version)},
     {"uid", JF_U64, true, offsetof(struct raw_home, uid)},
+    {"is_own", JF_BOOL, true, offsetof(struct raw_home, is_own)},
 };
 
-static int home_read(const char *folder, uid_t *ret_uid, struct err *err)
+static int home_read(const char *folder, uid_t *ret_uid, bool *ret_is_own, struct err *err)
 {
     struct arena a = ARENA_INIT;
     struct buf text = BUF_INIT(HOME_BYTES_MAX);
@@ -49,8 +51,10 @@ static int home_read(const char *folder, uid_t *ret_uid, struct err *err)
         if (rc != 0)
             (void)err_prefix(err, "%s", path);
     }
-    if (rc == 0)
+    if (rc == 0) {
         *ret_uid = (uid_t)raw.uid;
+        *ret_is_own = raw.is_own;
+    }
     json_free(root);
     buf_fini(&text);
     arena_fini(&a);
@@ -58,9 +62,10 @@ static int home_read(const char *folder, uid_t *ret_uid, struct err *err)
 }
 
 /* Homes made under another kind of controller cannot be used: their files belong to somebody else. */
-static int owner_check(const struct local_place *w, struct slice home_id, uid_t uid, struct err *err)
+static int owner_check(const struct local_place *w, struct slice home_id, uid_t uid, bool is_own,
+                       struct err *err)
 {
-    if (!w->is_root && uid != w->user)
+    if (w->is_root ? !is_own : is_own || uid != w->user)
         return err_set(err, E_INVALID, "home %.*s belongs to uid %u; this controller runs as uid %u",
                        SL_ARG(home_id), (unsigned)uid, (unsigned)w->user);
     return 0;
@@ -72,7 +77,8 @@ static int home_make(const struct local_place *w, const char *parent, const char
     struct arena a = ARENA_INIT;
     char *temp = arena_printf(&a, ".new-%s", name), *folder = arena_printf(&a, "%s/%s", parent, temp);
     char *volume = arena_printf(&a, "%s/volume", folder);
-    char *text = arena_printf(&a, "{\"version\":1,\"uid\":%u}\n", (unsigned)uid);
+    char *text = arena_printf(&a, "{\"version\":1,\"uid\":%u,\"is_own\":%s}\n", (unsigned)uid,
+                              w->is_root ? "true" : "false");
     int rc = local_tree_remove(parent, temp, NULL, err); /* from one that died */
     if (rc == 0 && (mkdir(folder, 0700) != 0 || mkdir(volume, 0700) != 0))
         rc = fail(err, "cannot make", volume);
@@ -91,11 +97,12 @@ static int home_make(const struct local_place *w, const char *parent, const char
 int local_home_uid(const struct local_place *w, struct slice home_id, uid_t *ret_uid, struct err *err)
 {
     struct arena a = ARENA_INIT;
-    int rc = home_read(arena_printf(&a, "%s/homes/%.*s", w->root, SL_ARG(home_id)), ret_uid, err);
+    bool is_own = false;
+    int rc = home_read(arena_printf(&a, "%s/homes/%.*s", w->root, SL_ARG(home_id)), ret_uid, &is_own, err);
     if (rc == E_NOT_FOUND)
         rc = err_set(err, E_GONE, "home %.*s is gone", SL_ARG(home_id));
     if (rc == 0)
-        rc = owner_check(w, home_id, *ret_uid, err);
+        rc = owner_check(w, home_id, *ret_uid, is_own, err);
     arena_fini(&a);
     return rc;
 }
@@ -125,8 +132,10 @@ int local_home_retire(const struct local_place *w, struct slice home_id, char re
 {
     struct arena a = ARENA_INIT;
     char *parent = arena_printf(&a, "%s/homes", w->root), *name = arena_printf(&a, "%.*s", SL_ARG(home_id));
+    bool is_own;
     *ret_uid = 0;
-    (void)home_read(arena_printf(&a, "%s/%s", parent, name), ret_uid, NULL); /* a damaged one goes too */
+    (void)home_read(arena_printf(&a, "%s/%s", parent, name), ret_uid, &is_own,
+                    NULL); /* a damaged one goes too */
     int rc = local_tree_retire(parent, name, ret_name, err);
     arena_fini(&a);
     return rc;
@@ -200,9 +209,10 @@ int local_uids_load(const struct local_place *w, uint32_t first, uint32_t count,
     struct dirent *it;
     while (rc == 0 && (errno = 0, (it = readdir(d)) != NULL)) { /* also those being made and removed */
         uid_t uid;
+        bool is_own;
         if (strcmp(it->d_name, ".") == 0 || strcmp(it->d_name, "..") == 0)
             continue;
-        if (home_read(arena_printf(&a, "%s/%s", parent, it->d_name), &uid, NULL) == 0)
+        if (home_read(arena_printf(&a, "%s/%s", parent, it->d_name), &uid, &is_own, NULL) == 0)
             uid_mark(ret, uid);
         arena_reset(&a);
         parent = arena_printf(&a, "%s/homes", w->root);
