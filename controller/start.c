@@ -334,6 +334,10 @@ void start_begin(struct controller *c, start_cb ready)
 static void undo_store(void *data)
 {
     struct controller *c = data;
+    acp_free(c->acp); /* what waited for the store has had its answer */
+    c->acp = NULL;
+    keyring_free(c->keyring);
+    c->keyring = NULL;
     loop_stop(&c->loop);
 }
 
@@ -342,12 +346,10 @@ static void undo_billing(struct controller *c)
     if (c->billing != NULL)
         billing_close(c->billing);
     c->billing = NULL;
-    keyring_free(c->keyring);
-    c->keyring = NULL;
     if (c->store != NULL)
         store_close(c->store, undo_store, c);
     else
-        loop_stop(&c->loop);
+        undo_store(c);
 }
 
 static void undo_provider(void *data)
@@ -373,7 +375,6 @@ static void undo_door(void *data)
     struct controller *c = data;
     c->door = NULL;
     acp_close(c->acp);
-    c->acp = NULL;
     if (c->scheduler != NULL)
         scheduler_close(c->scheduler, undo_scheduler, c);
     else

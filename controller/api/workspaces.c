@@ -443,12 +443,12 @@ void workspace_events_notify(struct controller *c, const struct workspace *ws)
 static void get_events(struct request *rq)
 {
     struct workspace *ws = named(rq);
-    const struct http_request *r = exchange_request(rq->ex);
-    struct slice last = http_find(r->headers, r->n_headers, "last-event-id");
     struct http_header h[REQUEST_HEADERS_MAX + 3];
-    size_t n = request_headers(rq, h);
     if (ws == NULL)
         return;
+    const struct http_request *r = exchange_request(rq->ex);
+    struct slice last = http_find(r->headers, r->n_headers, "last-event-id");
+    size_t n = request_headers(rq, h);
     struct events *e = ARENA_NEW(request_arena(rq), struct events);
     if (last.p != NULL && slice_u64(last, &e->after) != 0) {
         request_problem(rq, E_INVALID, "Last-Event-ID: expected a number, found `%.*s`", SL_ARG(last));

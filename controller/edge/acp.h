@@ -18,7 +18,9 @@
 struct acp;
 
 struct acp *acp_new(struct controller *c);
-void acp_close(struct acp *a); /* after the drain: drops what is left */
+/* After the drain: drops what is left. The object stays for answers of the store that are still to come. */
+void acp_close(struct acp *a);
+void acp_free(struct acp *a); /* after the store was closed */
 /* The rows PROXIED_ACP and PROXIED_ACP_LIST. */
 void acp_request(struct request *rq, const struct proxy_target *to);
 /* Refuses an ACP POST: reads the envelope's id, then a JSON-RPC error in a 200, or 202 for what has no

@@ -23,7 +23,8 @@ struct acp_post {
     struct slice body; /* in the exchange's arena until it was passed on */
     char *id;          /* JSON text; NULL: a notification or a response */
     bool is_prompt;
-    bool has_agent; /* ?agent= was given: the server inside may make the session */
+    bool has_agent;   /* ?agent= was given: the server inside may make the session */
+    bool is_claiming; /* the store is asked whose the server id is */
     bool is_passed_on;
     bool is_pending; /* in the server's list of requests in flight */
     struct http_call *call;
@@ -111,6 +112,9 @@ void acp_post_free_all(struct acp_server *s)
     struct acp_post *p, *tmp;
     DL_FOREACH_SAFE (s->posts, p, tmp) {
         DL_DELETE(s->posts, p);
+        p->server = NULL;
+        if (p->is_claiming)
+            continue; /* ends with the store's answer */
         if (p->call != NULL)
             http_call_cancel(p->call);
         mem_free(p->id);
@@ -270,6 +274,13 @@ static void on_claimed(int code, const struct err *cause, void *data)
 {
     struct acp_post *p = data;
     struct err err = {0};
+    p->is_claiming = false;
+    if (p->server == NULL) { /* all of it was closed meanwhile */
+        mem_free(p->id);
+        buf_fini(&p->answer);
+        mem_free(p);
+        return;
+    }
     if (p->rq == NULL) {
         post_free(p);
         return;
@@ -347,6 +358,7 @@ static void on_collected(struct exchange *ex, int code, struct slice body, void 
     } else if (code != 0) {
         err_set(&err, code, "body: cannot be read");
     } else if (read_envelope(p, body, &err) == 0) {
+        p->is_claiming = true;
         acp_server_claim(p->server, p->rq->who.subject, true, on_claimed, p);
         return;
     }

@@ -94,7 +94,7 @@ static void claim_key(const struct claim *cl, char out[STORE_KEY_MAX])
 static void on_claimed(const struct store_commit_answer *a, void *data)
 {
     struct claim *cl = data;
-    if (a->code == E_CONFLICT)
+    if (a->code == E_CONFLICT && !cl->acp->is_closed)
         claim_read(cl); /* somebody was faster, perhaps ourselves at another controller */
     else
         claim_end(cl, a->code, a->code == 0 ? cl->subject : NULL, a->err);
@@ -106,7 +106,9 @@ static void on_claim_read(int code, const struct store_record *r, size_t n, bool
     (void)has_more;
     struct claim *cl = data;
     char owner[160], key[STORE_KEY_MAX];
-    if (code != 0 || n != 1) {
+    if (cl->acp->is_closed) {
+        claim_end(cl, E_CANCELLED, NULL, NULL);
+    } else if (code != 0 || n != 1) {
         claim_end(cl, code != 0 ? code : E_INTERNAL, NULL, err);
     } else if (r->version != 0) {
         (void)snprintf(owner, sizeof owner, "%.*s", SL_ARG(r->value));
@@ -278,6 +280,11 @@ void acp_close(struct acp *a)
     HASH_ITER (hh, a->servers, s, tmp) {
         server_drop(s);
     }
+    a->is_closed = true;
+}
+
+void acp_free(struct acp *a)
+{
     mem_free(a);
 }
 
@@ -294,7 +301,7 @@ static void purge_page(struct purge *p);
 static void on_purged(const struct store_commit_answer *a, void *data)
 {
     struct purge *p = data;
-    if (a->code == 0)
+    if (a->code == 0 && !p->acp->is_closed)
         purge_page(p);
     else
         mem_free(p);
@@ -306,7 +313,7 @@ static void on_purge_page(int code, const struct store_record *r, size_t n, bool
     (void)err;
     (void)has_more;
     struct purge *p = data;
-    if (code != 0 || n == 0) {
+    if (code != 0 || n == 0 || p->acp->is_closed) {
         mem_free(p);
         return;
     }
@@ -327,6 +334,8 @@ void acp_workspace_gone(struct acp *a, const char *tenant_id, const char *worksp
 {
     struct acp_server *s, *tmp;
     struct err err = {0};
+    if (a->is_closed)
+        return;
     err_set(&err, E_GONE, "the workspace was deleted");
     HASH_ITER (hh, a->servers, s, tmp) {
         if (strcmp(s->workspace_id, workspace_id) != 0)

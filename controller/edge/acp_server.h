@@ -40,6 +40,7 @@ struct acp_server {
 struct acp {
     struct controller *c;
     struct acp_server *servers;
+    bool is_closed;
 };
 
 struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
