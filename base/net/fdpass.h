@@ -1,8 +1,9 @@
 /* fdpass: framed messages over a unix socket, each with at most one descriptor (SCM_RIGHTS).
  *
- * Frame: u32 length of what follows (little-endian), u8 type, payload. A descriptor travels with the first byte of its
- * frame. What arrives is hostile: a frame over the limit, two descriptors for one frame, a descriptor where the
- * owner did not expect one (it is closed) end the channel. Descriptors arrive close-on-exec. */
+ * Frame: u32 length of what follows (little-endian), u8 type, payload. A descriptor travels with the first
+ * byte of its frame. What arrives is hostile: a frame over the limit, two descriptors for one frame, a
+ * descriptor where the owner did not expect one (it is closed) end the channel. Descriptors arrive
+ * close-on-exec. */
 #ifndef REEVE_BASE_NET_FDPASS_H
 #define REEVE_BASE_NET_FDPASS_H
 
@@ -18,7 +19,8 @@ struct fdpass; /* one connection */
 struct fdpass_events {
     /* fd is -1 or the receiver's to close. */
     void (*on_frame)(struct fdpass *p, uint8_t type, struct slice payload, int fd, void *data);
-    void (*on_close)(struct fdpass *p, int code, void *data); /* peer gone or broke the rules; once, then free it */
+    void (*on_close)(struct fdpass *p, int code,
+                     void *data); /* peer gone or broke the rules; once, then free it */
 };
 struct fdpass_peer { /* as the kernel vouches (SO_PEERCRED) at connect time */
     pid_t pid;
@@ -27,7 +29,8 @@ struct fdpass_peer { /* as the kernel vouches (SO_PEERCRED) at connect time */
 };
 struct fdpass_listener;
 typedef void (*fdpass_accept_cb)(struct fdpass *p, const struct fdpass_peer *peer, void *data);
-/* Binds `path` (an old socket there is replaced), mode as given. Accepted channels read only after fdpass_own. */
+/* Binds `path` (an old socket there is replaced), mode as given. Accepted channels read only after
+ * fdpass_own. */
 int fdpass_listen(struct loop *l, const char *path, unsigned mode, fdpass_accept_cb on_accept, void *data,
                   struct fdpass_listener **ret, struct err *err);
 void fdpass_listener_close(struct fdpass_listener *l); /* removes the socket's name too */
