@@ -315,8 +315,8 @@ enum action { ACTION_SUSPEND, ACTION_RESUME, ACTION_RESTART };
 
 static void act(struct request *rq, enum action action, const char *audit)
 {
-    struct workspace *ws = named(rq);
     struct scheduler *s = rq->c->scheduler;
+    struct workspace *ws = named(rq);
     struct billing_budget_view budget;
     struct err err = {0};
     int64_t wait_ms;
