@@ -156,7 +156,9 @@ test("the folder with the control socket cannot be written, and a stranger's con
     assert.equal((await reeve.api('GET', '/w/alice/dev/v1/health')).status, 200);
     assert.equal((await probe('alice/dev', ['http', 'GET', 8700, '/', {}]))[0].result, 'ok 200');
     await reeve.restart('SIGKILL');
-    assert.equal((await reeve.api('GET', '/w/alice/dev/v1/health')).status, 200);
+    const again = await reeve.api('GET', '/w/alice/dev/v1/fs/entries?path=.'); // it waits until the workspace was found again
+    assert.equal(again.status, 200, again.text);
+    assert.equal((await probe('alice/dev', ['http', 'GET', 8700, '/', {}]))[0].result, 'ok 200');
 });
 
 test('the first process is not to be looked into', async () => {

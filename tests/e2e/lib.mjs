@@ -405,7 +405,7 @@ export class Reeve {
                     const bytes = Buffer.concat(parts);
                     const text = bytes.toString();
                     let body;
-                    if (/json/.test(answer.headers['content-type'] ?? '') && text !== '') {
+                    if (/^application\/(problem\+)?json/.test(answer.headers['content-type'] ?? '') && text !== '') {
                         try {
                             body = JSON.parse(text);
                         } catch {
@@ -519,7 +519,7 @@ export class Reeve {
         }
     }
 
-    /** Ends whatever is left, at once, and removes the folder. */
+    /** Ends whatever is left, at once, and removes the folder (E2E_KEEP=1: leaves it). */
     destroy() {
         alive.delete(this);
         this.isEnding = true;
@@ -536,7 +536,8 @@ export class Reeve {
             }
             Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
         }
-        fs.rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+        if (process.env.E2E_KEEP) console.log(`      kept: ${this.folder}`);
+        else fs.rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     }
 }
 
