@@ -3,9 +3,8 @@
 #ifndef REEVE_CONTROLLER_EDGE_ACP_SERVER_H
 #define REEVE_CONTROLLER_EDGE_ACP_SERVER_H
 
+#include "base/core/hash.h"
 #include "controller/edge/acp.h"
-
-#include <uthash.h>
 
 #define ACP_SERVER_ID_MAX 128
 #define ACP_PENDING_MAX   64    /* requests in flight on one server id */

@@ -1,13 +1,13 @@
 /* door: see door.h. Prompts and answers pass through and are never kept or logged. */
 #include "controller/edge/door.h"
 
+#include "base/core/hash.h"
 #include "base/core/log.h"
 #include "base/core/mem.h"
 #include "controller/edge/request.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <uthash.h>
 
 #define DOOR_BODY_MAX ((uint64_t)64 * 1024 * 1024)
 /* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead.

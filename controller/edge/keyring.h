@@ -4,12 +4,11 @@
 #define REEVE_CONTROLLER_EDGE_KEYRING_H
 
 #include "base/core/crypto.h"
+#include "base/core/hash.h"
 #include "base/core/id.h"
 #include "base/core/json.h"
 #include "base/store/store.h"
 #include "config/tenancy.h"
-
-#include <uthash.h>
 
 #define KEYRING_NAMESPACES_MAX 32
 #define KEYRING_KEYS_MAX       10000 /* of one tenant */
