@@ -1,11 +1,13 @@
 // Memory of Reeve for each connection that does nothing: event streams of an agent, logs that are followed, terminals. A hundred come
-// first, so that what is allocated once is not counted; then a thousand more. Of all three the server inside is live and silent.
+// first, so that what is allocated once is not counted; then a thousand more, over ten workspaces (Reeve opens at most 256 connections to
+// one). Of all three the server inside is live and silent.
 import net from 'node:net';
 import { Reeve, sleep } from '../e2e/lib.mjs';
 import { memoryOf } from './measure.mjs';
 
-const FIRST = 100;
-const MORE = 1000;
+const WORKSPACES = 10;
+const FIRST = 10; // in each workspace
+const MORE = 100;
 const TARGET = 10 * 1024;
 
 /** Opens `n` connections, `at` a time, each with its head read. */
@@ -32,54 +34,63 @@ async function open(reeve, n, head, status) {
     return sockets;
 }
 
-async function growth(reeve, head, status) {
-    const sockets = await open(reeve, FIRST, head, status);
-    await sleep(500);
-    const before = memoryOf(reeve.pid);
-    sockets.push(...(await open(reeve, MORE, head, status)));
-    await sleep(1500); // first comments and events are over
-    const after = memoryOf(reeve.pid);
+async function growth(reeve, heads, status) {
+    const sockets = [];
+    const more = async (n) => {
+        for (const head of heads) sockets.push(...(await open(reeve, n, head, status)));
+        await sleep(1500); // first comments and events are over
+        return memoryOf(reeve.pid);
+    };
+    const before = await more(FIRST);
+    const after = await more(MORE);
     const closed = sockets.filter((s) => s.destroyed).length;
     for (const s of sockets) s.destroy();
     await sleep(500);
     if (closed > 0) throw new Error(`${closed} of ${sockets.length} streams were closed`);
-    return { rss: (after.rss - before.rss) / MORE, pss: (after.pss - before.pss) / MORE, before, after };
+    const each = (what) => (after[what] - before[what]) / (MORE * heads.length);
+    return { rss: each('rss'), pss: each('pss'), before, after };
 }
 
 export default async function (figure) {
     // a Reeve of its own for each kind: memory that an earlier kind has left free would hide the growth
     const kinds = {
-        'idle event stream of an agent': async (reeve) => {
-            await reeve.agentInto('bench/dev');
+        'idle event stream of an agent': async (reeve, place) => {
+            await reeve.agentInto(place);
             const message = { jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: 1, clientCapabilities: {} } };
-            const made = await reeve.api('POST', '/w/bench/dev/v1/acp/bench?agent=mock', { body: message });
-            if (made.status !== 200 || made.body?.error) throw new Error(`initialize: ${made.status} ${made.text}`);
-            return ['GET', '/w/bench/dev/v1/acp/bench', 'Accept: text/event-stream\r\n', 200];
+            const made = await reeve.api('POST', `/w/${place}/v1/acp/bench?agent=mock`, { body: message });
+            if (![200, 202].includes(made.status) || made.body?.error) throw new Error(`initialize: ${made.status} ${made.text}`);
+            return ['GET', `/w/${place}/v1/acp/bench`, 'Accept: text/event-stream\r\n', 200];
         },
-        'idle log of a process, followed': async (reeve) => {
-            const made = await reeve.api('POST', '/w/bench/dev/v1/processes', { body: { command: '/bin/sleep', args: ['600'] } });
+        'idle log of a process, followed': async (reeve, place) => {
+            const made = await reeve.api('POST', `/w/${place}/v1/processes`, { body: { command: '/bin/sleep', args: ['600'] } });
             if (made.status !== 200) throw new Error(`processes: ${made.status} ${made.text}`);
-            return ['GET', `/w/bench/dev/v1/processes/${made.body.id}/logs?follow=true`, 'Accept: text/event-stream\r\n', 200];
+            return ['GET', `/w/${place}/v1/processes/${made.body.id}/logs?follow=true`, 'Accept: text/event-stream\r\n', 200];
         },
-        'idle terminal (WebSocket)': async (reeve) => {
-            const made = await reeve.api('POST', '/w/bench/dev/v1/processes', { body: { command: '/bin/sleep', args: ['600'], tty: true } });
+        'idle terminal (WebSocket)': async (reeve, place) => {
+            const made = await reeve.api('POST', `/w/${place}/v1/processes`, { body: { command: '/bin/sleep', args: ['600'], tty: true } });
             if (made.status !== 200) throw new Error(`processes: ${made.status} ${made.text}`);
             const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n';
-            return ['GET', `/w/bench/dev/v1/processes/${made.body.id}/terminal/ws`, upgrade, 101];
+            return ['GET', `/w/${place}/v1/processes/${made.body.id}/terminal/ws`, upgrade, 101];
         },
     };
     for (const [name, prepare] of Object.entries(kinds)) {
         const reeve = await Reeve.start({ tag: 'bench' });
         try {
-            await reeve.workspace('bench/dev');
-            const [method, target, more, status] = await prepare(reeve);
-            const head = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${reeve.key('acme owner')}\r\n${more}\r\n`;
-            const g = await growth(reeve, head, status);
+            const heads = [];
+            let status;
+            for (let i = 0; i < WORKSPACES; i++) {
+                const place = `bench/w${i}`;
+                await reeve.workspace(place);
+                const [method, target, more, expected] = await prepare(reeve, place);
+                heads.push(`${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${reeve.key('acme owner')}\r\n${more}\r\n`);
+                status = expected;
+            }
+            const g = await growth(reeve, heads, status);
             figure({
                 name: `memory of an ${name}`,
                 value: `${(g.pss / 1024).toFixed(1)} KiB (resident ${(g.rss / 1024).toFixed(1)})`,
                 target: '≤ 10 KiB',
-                peer: `of ${MORE}; the process had ${(g.before.rss / 2 ** 20).toFixed(1)} MiB`,
+                peer: `${MORE * WORKSPACES} of them; the process had ${(g.before.rss / 2 ** 20).toFixed(1)} MiB`,
                 met: g.pss <= TARGET,
                 data: g,
             });

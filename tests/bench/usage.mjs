@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Reeve, sleep } from '../e2e/lib.mjs';
-import { built, load, median, output } from './measure.mjs';
+import { built, cpuOf, load, median, output } from './measure.mjs';
 
 /** ms for a write of 4 KiB at a file's end and fdatasync. */
 function diskSync(n = 100) {
@@ -47,6 +47,7 @@ async function settled(reeve) {
 
 async function post(reeve, hash, connections, batch) {
     const before = await settled(reeve);
+    const cpu = cpuOf(reeve.pid);
     const report = await load(reeve.pid, `${reeve.url}/v1/gateways/main/usage`, {
         connections,
         script: 'usage.lua',
@@ -57,7 +58,7 @@ async function post(reeve, hash, connections, batch) {
     const events = after.accepted - before.accepted;
     if (events < report.requests * batch || events > (report.requests + connections) * batch || after.other !== before.other)
         throw new Error(`${report.requests} requests of ${batch} were answered, but ${events} events were accepted, ${after.other - before.other} were not`);
-    return { ...report, batch, connections, events, rate: (report.requests * batch) / report.seconds, cpu_us_per_event: (report.cpu_us * report.requests) / events };
+    return { ...report, batch, connections, events, rate: (report.requests * batch) / report.seconds, cpu_us_per_event: (cpuOf(reeve.pid) - cpu) / events };
 }
 
 export default async function (figure) {
