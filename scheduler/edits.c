@@ -156,6 +156,18 @@ int edit_move_provider(struct entry *e, struct draft *d, const struct edit *x, s
     return 0;
 }
 
+int edit_pinned(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
+{
+    (void)e;
+    (void)x;
+    (void)err;
+    if (d->fact.is_pinned) {
+        return EDIT_NOTHING;
+    }
+    d->fact.is_pinned = true;
+    return 0;
+}
+
 int edit_generation(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
     (void)e;

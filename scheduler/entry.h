@@ -368,6 +368,7 @@ int edit_restart(struct entry *e, struct draft *d, const struct edit *x, struct 
 int edit_retry(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_attempt(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_move_provider(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
+int edit_pinned(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_generation(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_started(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_ready(struct entry *e, struct draft *d, const struct edit *x, struct err *err);

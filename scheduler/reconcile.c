@@ -131,15 +131,22 @@ static void on_turn_start(struct work *w)
 }
 
 /* --- create --- */
+/* May it still go to another provider of its template? */
+static bool may_move(const struct entry *e)
+{
+    const struct config_template *t = template_of(e);
+    return !e->fact.is_pinned && e->provider_asked.n == 0 && t != NULL && t->n_providers > 1;
+}
+
 /* A first create that this provider cannot take now may go to another of the template's. */
 static bool try_elsewhere(struct work *w, int code)
 {
     struct entry *e = w->e;
     bool is_refusal = code == E_CAPACITY || code == E_RATE || code == E_UNAVAILABLE || code == E_NO_SPACE;
-    const struct config_template *t = template_of(e);
-    if (!is_refusal || e->fact.is_pinned || e->provider_asked.n > 0 || t == NULL || t->n_providers < 2) {
+    if (!is_refusal || !may_move(e)) {
         return false;
     }
+    const struct config_template *t = template_of(e);
     struct place *p = place_choose(w->s, t, SLICE_EMPTY, e->fact.provider, NULL);
     if (p == NULL) {
         return false;
@@ -347,6 +354,8 @@ static void on_described(int code, const struct sandbox_info *info, const struct
         work_fail(w, "describe", code, err);
     } else if (w->s->is_closing || w->e->fact.wish == WISH_DELETED) {
         work_end(w);
+    } else if (info->state != SANDBOX_ABSENT && is_ours(w, info) && may_move(w->e)) {
+        entry_change(w->e, edit_pinned, NULL, on_step_saved, w); /* before anything is written to its home */
     } else if (w->e->fact.wish == WISH_SUSPENDED) {
         decide_suspend(w, info);
     } else {

@@ -151,7 +151,7 @@ static void save_send(struct save *v)
     c.ops[c.n++] = store_expect(slice_str(key), e->ws.version);
     if (v->d.is_removal) {
         c.ops[c.n++] = store_delete(slice_str(key));
-        if (e->fact.keeps_home && e->fact.is_pinned) {
+        if (e->fact.keeps_home) {
             home_keep(v, &c);
         }
     } else {
@@ -234,7 +234,7 @@ static void save_took(struct save *v, uint64_t version)
 {
     struct entry *e = v->e;
     if (v->d.is_removal) {
-        if (e->fact.keeps_home && e->fact.is_pinned) {
+        if (e->fact.keeps_home) {
             home_kept(e, version);
         }
     } else {
@@ -249,8 +249,7 @@ static void on_saved(const struct store_commit_answer *a, void *data)
     struct save *v = data;
     if (a->code == 0) {
         /* op 1 is the put; of a removal with a kept home, op 2 puts the home */
-        save_took(
-            v, a->results[v->d.is_removal && v->e->fact.keeps_home && v->e->fact.is_pinned ? 2 : 1].version);
+        save_took(v, a->results[v->d.is_removal && v->e->fact.keeps_home ? 2 : 1].version);
         return;
     }
     struct err err = {0};

@@ -19,6 +19,7 @@
 
 #define SUSPECTS_MAX      10000
 #define REMOVED_PER_ROUND 100
+#define HOME_TRIES        20 /* rounds in which an orphan's home is tried */
 
 struct suspect {
     UT_hash_handle hh; /* by place and sandbox id */
@@ -27,6 +28,8 @@ struct suspect {
     char *tenant, *namespace, *name, *workspace;
     uint64_t generation;
     bool was_started, takes_home;
+    bool is_gone;   /* only its home is left to remove */
+    unsigned tries; /* … so often already */
     int64_t since_ms;
     unsigned seen;  /* complete lists in a row */
     uint64_t round; /* the last one */
@@ -102,6 +105,11 @@ static void suspect_see(struct sweep *w, struct place *p, const struct sandbox_i
         w->n_suspects++;
     }
     if (x != NULL) {
+        if (x->is_gone) { /* another late create has brought it back */
+            x->is_gone = false;
+            x->seen = 0;
+            x->since_ms = now_mono(w->s);
+        }
         x->seen++;
         x->round = w->round;
     }
@@ -113,7 +121,7 @@ static void suspects_forget(struct sweep *w, const struct place *p)
 {
     struct suspect *x, *next;
     HASH_ITER (hh, w->suspects, x, next) {
-        if (x->place == p && x->round != w->round) {
+        if (x->place == p && x->round != w->round && !x->is_gone) {
             suspect_free(w, x);
         }
     }
@@ -171,12 +179,28 @@ static void on_orphan_home_destroyed(int code, const struct err *err, void *data
 {
     struct sweep *w = data;
     struct scheduler *s = w->s;
-    if (code != 0 && code != E_NOT_FOUND) {
-        log_warn("sandbox.orphan_home_stays", LF_STR("home", w->now->workspace),
-                 LF_STR("error", err != NULL ? err->msg : ""));
+    struct suspect *x = w->now;
+    if (code == 0 || code == E_NOT_FOUND || x->tries >= HOME_TRIES) {
+        orphan_done(w);
+    } else {
+        log_debug("sweep.home_stays", LF_STR("home", x->workspace),
+                  LF_STR("error", err != NULL ? err->msg : ""));
+        x->round = w->round; /* again in the next round */
+        w->now = NULL;
+        remove_next(w);
     }
-    orphan_done(w);
     scheduler_idle(s);
+}
+
+static void home_destroy(struct sweep *w)
+{
+    struct suspect *x = w->now;
+    struct provider *p = x->place->p;
+    x->is_gone = true;
+    x->tries++;
+    scheduler_busy(w->s);
+    p->ops->destroy_home(p, slice_str(x->workspace), w->s->o.timing.call_long_ms, on_orphan_home_destroyed,
+                         w);
 }
 
 static void on_orphan_destroyed(int code, const struct err *err, void *data)
@@ -203,21 +227,19 @@ static void on_orphan_destroyed(int code, const struct err *err, void *data)
                  LF_STR("error", err != NULL ? err->msg : ""));
     }
     if (is_gone && x->takes_home && !s->is_closing) {
-        struct provider *p = x->place->p;
-        scheduler_busy(s);
-        p->ops->destroy_home(p, slice_str(x->workspace), s->o.timing.call_long_ms, on_orphan_home_destroyed,
-                             w);
+        home_destroy(w);
     } else {
         orphan_done(w);
     }
     scheduler_idle(s);
 }
 
-/* Is the home at this place that is named like the suspect's workspace somebody's? r[0]: the workspace's
- * record, r[1]: that of a kept home. */
+/* Does anybody have, or may anybody come back to, the home named like the suspect's workspace? `e`: the
+ * workspace of that name now, `kept`: the record of a kept home. Once nobody does, nobody ever will: ids do
+ * not return. */
 static bool is_home_wanted(const struct suspect *x, const struct entry *e, const struct store_record *kept)
 {
-    if (e != NULL && slice_eq_str(e->home_id, x->workspace) && slice_eq(e->fact.provider, x->place->name)) {
+    if (e != NULL && (strcmp(e->ws.id, x->workspace) == 0 || slice_eq_str(e->home_id, x->workspace))) {
         return true;
     }
     if (kept->version == 0) {
@@ -293,7 +315,12 @@ static void remove_next(struct sweep *w)
     }
     struct suspect *x, *next;
     HASH_ITER (hh, w->suspects, x, next) {
-        if (w->removed < REMOVED_PER_ROUND && x->seen >= 2 &&
+        if (x->is_gone && x->round != w->round) {
+            w->now = x;
+            home_destroy(w);
+            return;
+        }
+        if (!x->is_gone && w->removed < REMOVED_PER_ROUND && x->seen >= 2 &&
             now_mono(s) - x->since_ms >= s->o.orphan_grace_ms) {
             w->removed++;
             w->now = x;

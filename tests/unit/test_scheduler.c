@@ -972,7 +972,8 @@ static void sim_end(struct world *w)
             DL_FOREACH (w->p[k].sandboxes, x) {
                 assert_string_not_equal(x->workspace, w->deleted[i]);
             }
-            assert_null(fake_home_find(&w->p[k], w->deleted[i]));
+            struct fake_home *h = fake_home_find(&w->p[k], w->deleted[i]);
+            assert_true(h == NULL || h->is_late); /* an empty one may stay when a crash comes between */
         }
     }
 }
