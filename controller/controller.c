@@ -13,7 +13,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define DRAIN_MS 10000
+#define DRAIN_MS 10000 /* answers in progress */
+#define UNDO_MS  20000 /* then closing everything in order */
 
 /* --- reload --- */
 
@@ -80,12 +81,21 @@ static void on_drained(void *data)
     start_undo(data);
 }
 
+/* Crash-only: what cannot be closed in order is left to the next start, which adopts or removes it. */
+static void on_drain_late(void *data)
+{
+    struct controller *c = data;
+    log_warn("shutdown_cut_short", LF_INT("requests", c->n_requests));
+    _exit(c->exit_code);
+}
+
 void controller_drain(struct controller *c)
 {
     if (c->is_draining)
         return;
     c->is_draining = true;
     log_info("draining", LF_INT("requests", c->n_requests));
+    timer_start(&c->drain_timer, DRAIN_MS + UNDO_MS);
     if (c->server == NULL) {
         start_undo(c);
         return;
@@ -156,10 +166,12 @@ int controller_run(const char *config_path)
     must(loop_init(&c->loop, &clock_system, &rnd_system) == 0);
     c->started_at_ms = clock_wall_ms(&clock_system);
     signals_open(c);
+    timer_init(&c->drain_timer, &c->loop, on_drain_late, c);
     start_begin(c, on_started);
     loop_run(&c->loop);
     for (size_t i = 0; i < ARRAY_LEN(c->signals); i++)
         uv_close((uv_handle_t *)&c->signals[i], NULL);
+    timer_close(&c->drain_timer, NULL);
     loop_fini(&c->loop);
     mem_wipe(&c->seal_key, sizeof c->seal_key);
     tenancy_unref(c->tenancy);

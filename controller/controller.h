@@ -51,8 +51,8 @@ struct controller {
     int exit_code;
     int64_t started_at_ms;
     uv_signal_t signals[3];
-    struct timer drain_timer;
-    struct start *start; /* while starting */
+    struct timer drain_timer; /* the last resort of a shutdown */
+    struct start *start;      /* while starting */
     /* figures for /metrics */
     uint64_t requests_total[6]; /* by status class: index status/100 */
     uint64_t proxied_total, refused_total, reloads_total, reload_failures_total;
