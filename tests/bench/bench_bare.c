@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -143,7 +144,12 @@ static bool is_healthy(void)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(BARE_PORT)};
     char answer[16] = "";
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    /* a SYN that meets an interface which is only just coming up is lost, and repeated after a second */
+    const struct timeval patience = {.tv_usec = 5000};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0 ||
+                    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0))
+        die("socket timeouts: %s", strerror(errno));
     bool yes = fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
                write(fd, ask, sizeof ask - 1) == (ssize_t)sizeof ask - 1 && read(fd, answer, 12) == 12 &&
                memcmp(answer, "HTTP/1.1 200", 12) == 0;

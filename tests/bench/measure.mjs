@@ -140,6 +140,6 @@ export async function systemCalls(pid, url, options) {
     }
     const total = Object.values(calls).reduce((a, b) => a + b, 0);
     if (total === 0) throw new Error(`strace: ${tracer.said}`);
-    const top = Object.entries(calls).sort((a, b) => b[1] - a[1]).filter(([, n]) => n >= 0.02);
-    return { total, calls: Object.fromEntries(top), text: top.map(([name, n]) => `${name} ${n.toFixed(2)}`).join(', ') };
+    const top = Object.entries(calls).sort((a, b) => b[1] - a[1]).filter(([, n]) => n >= 0.03);
+    return { total, calls: Object.fromEntries(top), text: top.slice(0, 6).map(([name, n]) => `${name} ${n.toFixed(2)}`).join(', ') };
 }
