@@ -2,7 +2,7 @@
 // a prompt says:
 //
 //   echo TEXT            answers TEXT
-//   stream N             N updates "0" … "N-1", in order
+//   stream N [EVERY]     N updates "0" … "N-1", in order; a pause of 5 ms after each EVERY
 //   permission           asks for permission and answers with what was chosen
 //   sleep MS             ends after MS, or at once when the session is cancelled
 //   die                  exits in the middle of the prompt
@@ -98,9 +98,14 @@ async function perform(sessionId, text, signal) {
         case 'echo':
             await say(sessionId, rest);
             return 'end_turn';
-        case 'stream':
-            for (let i = 0; i < Number(rest); i++) await say(sessionId, String(i));
+        case 'stream': {
+            const [n, every] = rest.split(' ').map(Number);
+            for (let i = 0; i < n; i++) {
+                if (every && i > 0 && i % every === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+                await say(sessionId, String(i));
+            }
             return 'end_turn';
+        }
         case 'permission': {
             const answer = await ask('session/request_permission', {
                 sessionId,

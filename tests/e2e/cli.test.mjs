@@ -1,0 +1,98 @@
+// The commands, as a person and as a script use them.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { Reeve, reeveBinary } from './lib.mjs';
+import { after, before, context, test } from './suite.mjs';
+
+let reeve;
+
+before(async () => {
+    reeve = await Reeve.start({ tag: 'cli', edit: (c) => (c.tenants.acme.budgets = [{ name: 'month', scope: 'tenant', limit: '50 USD', window: 'month' }]) });
+});
+context(() => reeve?.tail(15));
+after(() => reeve?.finish());
+
+/** Runs `reeve …` with a key's name; gives {code, out, err}. */
+function run(args, { key = 'acme owner', url = reeve.url } = {}) {
+    return new Promise((resolve, reject) => {
+        const child = spawn(reeveBinary, args, { env: { PATH: process.env.PATH, REEVE_URL: url, REEVE_KEY: key ? reeve.key(key) : '' }, stdio: ['ignore', 'pipe', 'pipe'] });
+        let out = '';
+        let err = '';
+        child.stdout.on('data', (d) => (out += d));
+        child.stderr.on('data', (d) => (err += d));
+        child.on('error', reject);
+        child.on('close', (code) => resolve({ code, out, err }));
+    });
+}
+
+test('a workspace from making to deleting', { timeout: 90000 }, async () => {
+    const made = await run(['workspace', 'create', 'alice/dev', '--json']);
+    assert.equal(made.code, 0, made.err);
+    assert.equal(JSON.parse(made.out).state, 'ready');
+    assert.equal((await run(['workspace', 'create', 'alice/dev'])).code, 0, 'twice is once');
+    const listed = await run(['workspace', 'ls']);
+    assert.equal(listed.code, 0, listed.err);
+    assert.match(listed.out, /alice\/dev|alice\s+dev/);
+    assert.match(listed.out, /ready/);
+    assert.deepEqual(
+        JSON.parse((await run(['workspace', 'ls', '--json'])).out).items.map((w) => w.name),
+        ['dev'],
+    );
+    assert.equal(JSON.parse((await run(['workspace', 'show', 'alice/dev', '--json'])).out).namespace, 'alice');
+    assert.equal((await run(['workspace', 'suspend', 'alice/dev', '--wait', '30s'])).code, 0);
+    assert.equal(JSON.parse((await run(['workspace', 'show', 'alice/dev', '--json'])).out).state, 'suspended');
+    assert.equal((await run(['workspace', 'resume', 'alice/dev', '--wait=30s'])).code, 0);
+    assert.equal((await run(['workspace', 'restart', 'alice/dev', '--wait', '30s'])).code, 0);
+    assert.equal((await run(['workspace', 'delete', 'alice/dev', '--wait', '30s'])).code, 0);
+    const gone = await run(['workspace', 'show', 'alice/dev']);
+    assert.equal(gone.code, 1);
+    assert.match(gone.err, /no such workspace/);
+});
+
+test('money: usage, budgets, export', async () => {
+    const usage = await run(['usage', '--json']);
+    assert.equal(usage.code, 0, usage.err);
+    assert.equal(JSON.parse(usage.out).total.cost.amount, '0');
+    const budget = await run(['budget']);
+    assert.equal(budget.code, 0, budget.err);
+    assert.match(budget.out, /month\s.*50/);
+    const file = await run(['export']);
+    assert.equal(file.code, 0, file.err);
+    assert.match(file.out, /^number,time,/);
+    assert.equal((await run(['export', '2026-99'])).code, 1);
+});
+
+test('a new key and its line work together', async () => {
+    const made = await run(['key', 'new'], { key: null });
+    assert.equal(made.code, 0, made.err);
+    assert.match(made.out + made.err, /rvk_[a-z2-7]{16}_[A-Za-z0-9_-]{43}/);
+    assert.match(made.out + made.err, /sha256:[0-9a-f]{64}/);
+});
+
+test('exit codes: 1 refused, 2 used wrongly, 3 not reached', async () => {
+    assert.equal((await run(['workspace', 'ls'], { key: 'nobody' })).code, 1);
+    assert.equal((await run(['workspace', 'create', 'alice/dev'], { key: 'acme viewer' })).code, 1);
+    assert.equal((await run(['workspace', 'create', 'nonsense'])).code, 2);
+    assert.equal((await run(['workspace', 'create'])).code, 2);
+    assert.equal((await run(['workspace', 'ls', '--no-such-option'])).code, 2);
+    assert.equal((await run(['no-such-command'])).code, 2);
+    assert.equal((await run([])).code, 2);
+    const away = await run(['workspace', 'ls'], { url: 'http://127.0.0.1:1' });
+    assert.equal(away.code, 3);
+    assert.match(away.err, /127\.0\.0\.1/);
+    for (const args of [['--help'], ['help'], ['workspace', '--help'], ['workspace', 'create', '--help'], ['serve', '--help']]) {
+        const help = await run(args, { key: null });
+        assert.equal(help.code, 0, `${args}: ${help.err}`);
+        assert.ok(help.out.length > 40, args.join(' '));
+    }
+});
+
+test('the API describes itself', async () => {
+    const document = (await reeve.api('GET', '/v1/openapi.json', { key: null })).body;
+    assert.match(document.openapi, /^3\./);
+    assert.ok(document.paths['/v1/workspaces/{namespace}/{name}'].put);
+    assert.ok(document.paths['/v1/gateways/{gateway}/usage'].post);
+    const figures = await reeve.api('GET', '/metrics', { key: 'fleet owner' });
+    assert.equal(figures.status, 200);
+    for (const line of figures.text.trim().split('\n')) assert.match(line, /^(# (HELP|TYPE) \S+ .*|[a-z_]+(\{[^}]*\})? -?[0-9.e+]+)$/, line);
+});
