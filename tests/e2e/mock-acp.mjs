@@ -2,7 +2,7 @@
 // a prompt says:
 //
 //   echo TEXT            answers TEXT
-//   stream N [EVERY]     N updates "0" … "N-1", in order; a pause of 5 ms after each EVERY
+//   stream N [EVERY [SIZE]]  N updates "0" … "N-1", in order; a pause of 5 ms after each EVERY; blanks up to SIZE bytes
 //   permission           asks for permission and answers with what was chosen
 //   sleep MS             ends after MS, or at once when the session is cancelled
 //   die                  exits in the middle of the prompt
@@ -99,10 +99,10 @@ async function perform(sessionId, text, signal) {
             await say(sessionId, rest);
             return 'end_turn';
         case 'stream': {
-            const [n, every] = rest.split(' ').map(Number);
+            const [n, every, size] = rest.split(' ').map(Number);
             for (let i = 0; i < n; i++) {
                 if (every && i > 0 && i % every === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-                await say(sessionId, String(i));
+                await say(sessionId, String(i).padEnd(size ?? 0));
             }
             return 'end_turn';
         }
