@@ -9,6 +9,7 @@
 #include "controller/edge/keyring.h"
 #include "controller/edge/route.h"
 #include "controller/installation.h"
+#include "providers/standby.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -199,51 +200,67 @@ static char *beside_binary(const char *name)
     return mem_strdup(name);
 }
 
-static int open_provider(struct controller *c, const struct config_provider *p, struct err *err)
+/* What a local provider is opened with, as long as it may have to be tried again. */
+struct local_place {
+    char *name, *root, *init, *agent;
+    uint32_t uid_first, uid_count;
+};
+
+static int open_local(struct loop *l, void *data, struct provider **ret, struct err *err)
 {
-    AUTO_FREE char *init = beside_binary("reeve-init");
-    AUTO_FREE char *agent = p->agent_binary.n > 0 ? mem_strndup(p->agent_binary.p, p->agent_binary.n)
-                                                  : beside_binary("sandbox-agent");
+    const struct local_place *at = data;
+    struct local_options o = {.name = slice_str(at->name),
+                              .root = at->root,
+                              .init_path = at->init,
+                              .agent_binary = at->agent,
+                              .uid_first = at->uid_first,
+                              .uid_count = at->uid_count};
+    return provider_local_open(l, &o, ret, err);
+}
+
+static void local_place_free(void *data)
+{
+    struct local_place *at = data;
+    mem_free(at->name);
+    mem_free(at->root);
+    mem_free(at->init);
+    mem_free(at->agent);
+    mem_free(at);
+}
+
+static void open_provider(struct controller *c, const struct config_provider *p)
+{
+    struct err err = {0};
     struct buf root = BUF_INIT(PATH_MAX);
+    struct local_place *at = MEM_NEW(struct local_place);
     (void)buf_printf(&root, "%.*s/%.*s", SL_ARG(c->tenancy->data_dir), SL_ARG(p->name));
-    struct local_options o = {.name = p->name,
-                              .root = buf_cstr(&root),
-                              .init_path = init,
-                              .agent_binary = agent,
-                              .uid_first = p->uid_first,
-                              .uid_count = p->uid_count};
-    struct provider *made = NULL;
-    int code = provider_local_open(&c->loop, &o, &made, err);
+    at->name = mem_strndup(p->name.p, p->name.n);
+    at->root = mem_strdup(buf_cstr(&root));
+    at->init = beside_binary("reeve-init");
+    at->agent = p->agent_binary.n > 0 ? mem_strndup(p->agent_binary.p, p->agent_binary.n)
+                                      : beside_binary("sandbox-agent");
+    at->uid_first = p->uid_first;
+    at->uid_count = p->uid_count;
     buf_fini(&root);
-    if (code != 0)
-        return err_prefix(err, "provider %.*s", SL_ARG(p->name));
+    struct provider *made = provider_standby_new(&c->loop, p->name, open_local, local_place_free, at, &err);
     made->on_door = on_door;
     made->on_event = on_provider_event;
     made->data = c;
     c->providers[c->n_providers++] = made;
     const char *note = made->ops->caps(made)->limits_note;
-    if (note[0] != '\0')
+    if (err.code != 0)
+        log_error("provider.unavailable", LF_SLICE("provider", p->name), LF_STR("detail", err.msg));
+    else if (note[0] != '\0')
         log_warn("provider.limits_not_enforced", LF_SLICE("provider", p->name), LF_STR("detail", note));
-    return 0;
 }
 
-/* A provider that cannot work here does not stop the others: its workspaces wait and say why. */
+/* A provider that cannot work here stops nothing: its workspaces wait, say why, and are tried again. */
 static void open_providers(struct start *s)
 {
     struct controller *c = s->c;
     c->providers = mem_zalloc((c->tenancy->n_providers + 1) * sizeof(struct provider *));
-    for (size_t i = 0; i < c->tenancy->n_providers; i++) {
-        struct err err = {0};
-        if (open_provider(c, &c->tenancy->providers[i], &err) != 0)
-            log_error("provider.unavailable", LF_SLICE("provider", c->tenancy->providers[i].name),
-                      LF_STR("detail", err.msg));
-    }
-    if (c->n_providers == 0) {
-        err_set(&s->err, E_UNAVAILABLE,
-                "no provider of the configuration works on this machine; see the log above");
-        start_fail(s, "providers", &s->err);
-        return;
-    }
+    for (size_t i = 0; i < c->tenancy->n_providers; i++)
+        open_provider(c, &c->tenancy->providers[i]);
     open_scheduler(s);
 }
 
