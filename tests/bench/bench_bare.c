@@ -2,9 +2,10 @@
  *
  *   bench_bare SERVER-BINARY
  *
- * The peer of a cold start: the namespaces and /usr of the local provider, a home in memory, nothing else.
- * The server listens inside a network namespace of its own, so a child of ours enters that and asks there,
- * every half millisecond. Fails after 30 s. Whatever was started ends with this program. */
+ * The peer of a cold start: the namespaces, /usr and certificates of the local provider (the server reads
+ * those at its start), a home in memory, no control groups, nothing else. The server listens inside a
+ * network namespace of its own, so a child of ours enters that and asks there, every half millisecond.
+ * Fails after 30 s. Whatever was started ends with this program. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +68,9 @@ static pid_t spawn_bwrap(const char *binary, int info_fd)
                                              "--ro-bind-try",
                                              "/etc/ld.so.cache",
                                              "/etc/ld.so.cache",
+                                             "--ro-bind-try",
+                                             "/etc/ssl",
+                                             "/etc/ssl",
                                              "--proc",
                                              "/proc",
                                              "--dev",

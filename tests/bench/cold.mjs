@@ -1,5 +1,6 @@
 // From a PUT of a workspace that does not exist to its answer "ready". The peer is the same server in a bare bubblewrap, with
-// namespaces and /usr as the local provider has them (a network of its own, too), from fork to its health's 200: bench_bare. They alternate.
+// namespaces, /usr and certificates as the local provider has them (a network of its own, too), from fork to its health's 200: bench_bare.
+// They alternate.
 import fs from 'node:fs';
 import path from 'node:path';
 import { Reeve } from '../e2e/lib.mjs';
