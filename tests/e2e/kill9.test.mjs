@@ -1,4 +1,4 @@
-// kill -9 at any moment, again and again, with work under way. Afterwards: what was acknowledged is there, each event is
+// kill -9 at any moment, again and again, with work under way. Afterwards: what was acknowledged holds, each event is
 // counted once, nothing is stuck, no sandbox is left that nobody wants.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
@@ -75,6 +75,16 @@ async function tryDelete(name) {
     if ([200, 202, 204, 404].includes(gone.status)) known.set(name, { gone: was.id ?? true });
 }
 
+const actions = { suspend: 'suspended', resume: 'ready', restart: 'ready' };
+
+/** Which state it is to be in, if that was acknowledged. */
+async function tryAction(name, action) {
+    const it = known.get(name);
+    it.state = undefined;
+    const got = await reeve.api('POST', `/v1/workspaces/k/${name}/${action}?wait=10s`);
+    if (got.status === 200 && got.body.state === actions[action]) it.state = got.body.state;
+}
+
 async function check(round) {
     const say = (text) => `round ${round}, seed ${seed}: ${text}`;
     // acknowledged writes, at once
@@ -102,16 +112,21 @@ async function check(round) {
     await until(say('every workspace settled, and one sandbox for each'), SETTLED_MS, async () => {
         now = await reeve.workspaces('acme');
         sandboxes = reeve.sandboxes();
-        return now.every((w) => w.state === 'ready') && sandboxes.length === now.length;
+        const running = now.filter((w) => w.state === 'ready').length;
+        return now.every((w) => w.state === 'ready' || w.state === 'suspended') && sandboxes.length === running;
     }).catch((e) => {
         throw new Error(`${e.message}\n${now.map((w) => `${w.name} ${w.id} ${w.state} ${w.reason}`).join('\n')}\nsandboxes: ${sandboxes.join(' ')}`);
     });
-    for (const w of now)
-        assert.equal(sandboxes.filter((s) => s.startsWith(w.id.replaceAll('_', '-'))).length, 1, say(`${w.id}: ${sandboxes.join(' ')}`));
+    for (const w of now) {
+        const mine = sandboxes.filter((s) => s.startsWith(w.id.replaceAll('_', '-'))).length;
+        assert.equal(mine, w.state === 'ready' ? 1 : 0, say(`${w.id} ${w.state}: ${sandboxes.join(' ')}`));
+        const wanted = known.get(w.name)?.state;
+        if (wanted) assert.equal(w.state, wanted, say(`${w.name}: ${wanted} was acknowledged`));
+    }
     for (const [name, it] of known)
         if (it.gone) assert.ok(!now.some((w) => w.name === name && w.id === it.gone), say(`${name} is deleted`));
     // what runs answers
-    for (const w of now) {
+    for (const w of now.filter((it) => it.state === 'ready')) {
         const health = await reeve.api('GET', `/w/k/${w.name}/v1/health`);
         assert.equal(health.status, 200, say(`${w.name}: ${health.text}`));
     }
@@ -132,7 +147,11 @@ test(`${rounds} rounds`, { timeout: 60000 + rounds * 100000 }, async () => {
         const work = [];
         const begin = (fn) => work.push(fn().catch((e) => (e instanceof assert.AssertionError ? Promise.reject(e) : undefined)));
         const there = [...known].filter(([name, it]) => it.id && name !== 'always').map(([name]) => name);
-        for (const name of there) if (rnd.below(3) > 0) begin(() => tryDelete(name));
+        for (const name of there) {
+            const what = rnd.below(6);
+            if (what < 3) begin(() => tryDelete(name));
+            else if (what < 5) begin(() => tryAction(name, rnd.pick(Object.keys(actions))));
+        }
         const free = [...Array(8).keys()].map((i) => `w${i}`).filter((name) => !there.includes(name));
         for (const name of free) if (rnd.below(2) > 0) begin(() => tryCreate(name));
         const isOver = { now: false };

@@ -324,3 +324,21 @@ test('two hundred requests of all kinds at once', { timeout: 60000 }, async () =
     ];
     await Promise.all(Array.from({ length: 200 }, (_, i) => kinds[i % kinds.length](i)));
 });
+
+test('three hundred programs of one workspace at once: none is turned away', { timeout: 60000 }, async () => {
+    await reeve.api('POST', `/w/${place}/v1/processes/config`, {
+        body: {
+            maxConcurrentProcesses: 400,
+            defaultRunTimeoutMs: 30000,
+            maxRunTimeoutMs: 300000,
+            maxOutputBytes: 1048576,
+            maxLogBytesPerProcess: 10485760,
+            maxInputBytesPerRequest: 65536,
+        },
+    });
+    const answers = await Promise.all(
+        Array.from({ length: 300 }, () => reeve.api('POST', `/w/${place}/v1/processes/run`, { body: { command: '/bin/sleep', args: ['0.2'] } })),
+    );
+    const other = answers.find((a) => a.status !== 200);
+    assert.equal(other, undefined, `${answers.filter((a) => a.status !== 200).length} others: ${other?.status} ${other?.text}`);
+});
