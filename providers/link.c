@@ -384,7 +384,11 @@ static void on_accept(struct fdpass *p, const struct fdpass_peer *peer, void *da
         fdpass_close(p);
         return;
     }
-    channel_drop(k); /* init knows best that the old one is gone */
+    channel_drop(k);     /* init knows best that the old one is gone */
+    if (k->is_closing) { /* on_down did that */
+        fdpass_close(p);
+        return;
+    }
     k->channel = p;
     fdpass_own(p, &channel_events, k);
 }

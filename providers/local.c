@@ -331,8 +331,10 @@ static void home_retire_do(struct local_job *j)
     for (size_t i = 0; i < n && j->code == 0; i++) {
         struct local_record r;
         struct local_life life;
-        if (local_sandbox_read(w, ids[i], &j->arena, &r, NULL) == 0 && slice_eq(r.home_id, j->id) &&
-            local_life_probe(w, ids[i], &life, NULL) == 0 && life.is_held)
+        if (atomic_load(w->stop)) /* with very many sandboxes the search takes a while */
+            j->code = err_set(&j->err, E_CANCELLED, "the provider is being closed");
+        else if (local_sandbox_read(w, ids[i], &j->arena, &r, NULL) == 0 && slice_eq(r.home_id, j->id) &&
+                 local_life_probe(w, ids[i], &life, NULL) == 0 && life.is_held)
             j->code = err_set(&j->err, E_BUSY, "home %.*s is in use by sandbox %.*s", SL_ARG(j->id),
                               SL_ARG(ids[i]));
     }

@@ -165,12 +165,16 @@ static bool is_init(const struct fdpass_peer *peer, void *data)
     return local_entry_watch(e, peer->pid, NULL) == 0;
 }
 
+static void outer_maybe_exited(struct local_outer *o, bool is_read);
+
 static void on_up(struct link *k, void *data)
 {
     struct local_entry *e = data;
     (void)k;
-    if (e->outer != NULL && !uv_is_closing((uv_handle_t *)&e->outer->said))
-        uv_read_stop((uv_stream_t *)&e->outer->said); /* nothing of interest comes any more */
+    if (e->outer == NULL)
+        return;
+    uv_read_stop((uv_stream_t *)&e->outer->said); /* nothing of interest comes any more */
+    outer_maybe_exited(e->outer, true);           /* no end of the output will say so */
 }
 
 static void on_down(struct link *k, void *data)

@@ -186,9 +186,15 @@ void local_jobs_cancel(struct local *l)
     struct local_job *j, *next;
     struct err err = {0};
     (void)err_set(&err, E_CANCELLED, "the provider is being closed");
-    DL_FOREACH_SAFE (l->jobs, j, next)
-        if (!j->is_begun && !j->is_ended)
+    DL_FOREACH_SAFE (l->jobs, j, next) {
+        if (j->is_ended)
+            continue;
+        if (!j->is_begun) {
             local_job_end(j, err.code, &err);
-        else if (!j->is_ended)
-            local_job_answer(j, err.code, &err); /* it ends at its next safe point */
+            continue;
+        }
+        local_job_answer(j, err.code, &err); /* it ends at its next safe point ... */
+        if (timer_is_active(&j->tick)) /* ... which is now when it sleeps: what would wake it is let go */
+            timer_start(&j->tick, 0);
+    }
 }

@@ -308,6 +308,7 @@ int local_machine_check(const struct local_place *w, char **ret_bwrap, struct er
         close(fd);
     if (rc == 0) {
         put(&c, bwrap);
+        put(&c, "--die-with-parent"); /* when it hangs and is killed, nothing of it stays */
         put_isolation(&c, w);
         put3(&c, "--ro-bind", "/usr", "/usr");
         put2(&c, "--proc", "/proc");

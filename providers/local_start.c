@@ -185,7 +185,10 @@ static void stop_kill(struct local_job *j)
 {
     if (j->e->pid != 0)
         (void)local_pidfd_kill(j->e->pidfd, SIGKILL); /* fails only when it is gone: the watch says so */
-    local_job_tick(j, local_job_left_ms(j) + 1, stop_again);
+    if (local_job_is_over(j)) /* closing: nobody watches any more, and what was signalled ends by itself */
+        local_job_end(j, E_TIMEOUT, NULL);
+    else
+        local_job_tick(j, local_job_left_ms(j) + 1, stop_again);
 }
 
 static void stop_looked(struct local_job *j)

@@ -4,6 +4,9 @@
 #include "base/core/log.h"
 #include "base/core/mem.h"
 
+/* Opening blocks the loop; where it hangs until it gives up, it is tried so many times more rarely. */
+#define RETRY_PAUSES 20
+
 struct standby {
     struct provider p;
     struct loop *loop;
@@ -14,6 +17,7 @@ struct standby {
     struct provider *real; /* NULL until it opened */
     struct err err;        /* why not */
     int64_t retry_at_ms;
+    bool is_closing;
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -48,11 +52,12 @@ static bool is_open(struct standby *b)
     int64_t now = clock_mono_ms(b->loop->clock);
     if (b->real != NULL)
         return true;
-    if (now < b->retry_at_ms)
+    if (now < b->retry_at_ms || b->is_closing) /* nobody would close it again */
         return false;
-    b->retry_at_ms = now + STANDBY_RETRY_MS;
     err_clear(&b->err);
     if (b->open(b->loop, b->data, &b->real, &b->err) != 0) {
+        int64_t after = clock_mono_ms(b->loop->clock), pause = (after - now) * RETRY_PAUSES;
+        b->retry_at_ms = after + (pause > STANDBY_RETRY_MS ? pause : STANDBY_RETRY_MS);
         b->real = NULL;
         return false;
     }
@@ -215,6 +220,7 @@ static void on_real_closed(void *data)
 static void op_close(struct provider *p, void (*closed)(void *data), void *data)
 {
     struct standby *b = of(p);
+    b->is_closing = true;
     b->closed = closed;
     b->closed_data = data;
     if (b->real != NULL)

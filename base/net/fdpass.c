@@ -309,9 +309,11 @@ static void accept_one(struct fdpass_listener *l, int sock)
 static void on_listener_poll(uv_poll_t *poll, int status, int events)
 {
     struct fdpass_listener *l = poll->data;
-    (void)events; /* only readable is asked for */
-    if (status < 0)
+    (void)events;     /* only readable is asked for */
+    if (status < 0) { /* libuv has stopped it: not for good */
+        timer_start(&l->pause, 1000);
         return;
+    }
     for (;;) {
         int64_t now = clock_mono_ms(l->loop->clock);
         if (now - l->second_began_ms >= 1000 || now < l->second_began_ms) {

@@ -27,7 +27,7 @@
 struct world {
     struct loop loop;
     struct timer late;
-    bool is_late, is_init;
+    bool is_late, is_init, closes_on_down;
     char folder[64], path[96];
     struct link *k;
     int sock;     /* init's end */
@@ -72,8 +72,12 @@ static void on_up(struct link *k, void *data)
 
 static void on_down(struct link *k, void *data)
 {
-    (void)k;
-    ((struct world *)data)->n_down++;
+    struct world *w = data;
+    w->n_down++;
+    if (w->closes_on_down) {
+        link_close(k);
+        w->k = NULL;
+    }
 }
 
 static void on_state(struct link *k, const struct link_state *state, void *data)
@@ -370,10 +374,28 @@ static void test_close(void **state)
     assert_int_equal(a[2].code, E_CANCELLED);
 }
 
+/* Init comes again, and the owner lets go when it hears of the old channel: the new one does not stay
+ * behind. */
+static void test_close_in_down(void **state)
+{
+    struct world *w = *state;
+    char c;
+    init_hello(w);
+    int old = w->sock;
+    w->sock = -1;
+    w->closes_on_down = true;
+    init_connect(w);
+    UNTIL(w, recv(w->sock, &c, 1, MSG_DONTWAIT) == 0);
+    close(old);
+    assert_null(w->k);
+    assert_int_equal(w->n_down, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_connect), TEST(test_descriptors_that_lie),
-                                       TEST(test_protocol_broken), TEST(test_refused), TEST(test_close)};
+    const struct CMUnitTest tests[] = {TEST(test_connect),         TEST(test_descriptors_that_lie),
+                                       TEST(test_protocol_broken), TEST(test_refused),
+                                       TEST(test_close),           TEST(test_close_in_down)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -32,6 +33,7 @@
 #include "providers/init/protocol.h"
 
 #define OP_MS       20000
+#define CLOSE_MS    10000 /* whatever is under way, and however long that may take */
 #define TOKEN       "test-token-8c1f"
 #define CONTROL     "ctl_test"
 #define ORDINARY_ID 64999
@@ -216,7 +218,7 @@ static void provider_shut(struct world *w)
 {
     bool closed = false;
     w->p->ops->close(w->p, on_closed, &closed);
-    wait_for(w, &closed, OP_MS, "close");
+    wait_for(w, &closed, CLOSE_MS, "close");
     w->p = NULL;
 }
 
@@ -250,6 +252,40 @@ static struct answer destroy(struct world *w, const char *id)
     return a;
 }
 
+/* Descriptors of this process. */
+static unsigned n_descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    unsigned n = 0;
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* Processes that were started for sandboxes under our root: it stands in their command lines. */
+static unsigned n_processes(const struct world *w)
+{
+    DIR *d = opendir("/proc");
+    struct dirent *it;
+    unsigned n = 0;
+    assert_non_null(d);
+    while ((it = readdir(d)) != NULL) {
+        char path[300], line[32768];
+        (void)snprintf(path, sizeof(path), "/proc/%s/cmdline", it->d_name);
+        int fd = it->d_name[0] >= '1' && it->d_name[0] <= '9' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (fd < 0)
+            continue;
+        ssize_t got = read(fd, line, sizeof(line));
+        close(fd);
+        if (got > 0 && memmem(line, (size_t)got, w->root, strlen(w->root)) != NULL)
+            n++;
+    }
+    closedir(d);
+    return n;
+}
+
 static int teardown(void **state)
 {
     struct world *w = *state;
@@ -265,6 +301,9 @@ static int teardown(void **state)
             if (id.n > 0)
                 (void)destroy(w, text);
         }
+        for (int i = 0; i < 200 && n_processes(w) > 0; i++)
+            pass_ms(w, 10);
+        assert_int_equal(n_processes(w), 0); /* nothing stays behind */
         provider_shut(w);
     }
     for (size_t i = 0; i < ARRAY_LEN(w->outside); i++)
@@ -1012,6 +1051,81 @@ static void test_close_in_the_middle(void **state)
     }
 }
 
+/* A close that comes while a sandbox takes its time to end does not wait for it. */
+static void test_close_while_ending(void **state)
+{
+    struct world *w = world_of(state);
+    struct answer a = {0};
+    char out[256];
+    OK(create(w, "sb-end", "home-end"));
+    OK(start(w, "sb-end"));
+    healthy(w, "sb-end");
+    assert_int_equal(inside(w, "sb-end",
+                            "setsid sh -c 'trap \"\" TERM; touch /tmp/deaf; sleep 60' >/dev/null 2>&1 & "
+                            "while ! test -e /tmp/deaf; do sleep 0.01; done",
+                            out, sizeof(out)),
+                     0);
+    w->p->ops->suspend(w->p, SL("sb-end"), 60000, on_done, &a);
+    pass_ms(w, 300); /* init has been told, and gives the deaf one 2 s */
+    assert_false(a.is_done);
+    provider_shut(w);
+    assert_true(a.is_done);
+    assert_int_equal(a.code, E_CANCELLED);
+    provider_open(w);
+    for (int i = 0; i < 500 && (a = describe(w, "sb-end")).state == SANDBOX_RUNNING; i++)
+        pass_ms(w, 10);
+    assert_int_equal(a.state, SANDBOX_EXITED); /* it ended by itself */
+    OK(suspend(w, "sb-end"));
+    OK(start(w, "sb-end"));
+    healthy(w, "sb-end");
+}
+
+/* At whatever moment the close comes: every call is answered, and the close ends. */
+static void test_close_at_any_moment(void **state)
+{
+    struct world *w = world_of(state);
+    struct rnd_seeded rnd;
+    const struct sandbox_server s = {.token = SL(TOKEN), .port = 2468};
+    uint64_t seed = (uint64_t)clock_mono_ms(&clock_system);
+    if (getenv("REEVE_TEST_SEED") != NULL)
+        assert_int_equal(slice_u64(slice_str(getenv("REEVE_TEST_SEED")), &seed), 0);
+    print_message("seed %llu\n", (unsigned long long)seed);
+    rnd_seeded_init(&rnd, seed);
+    OK(create(w, "sb-any", "home-any"));
+    OK(start(w, "sb-any"));
+    assert_true(n_processes(w) > 0);
+    provider_shut(w);
+    pass_ms(w, 20); /* what it let go is closed a turn or two later */
+    unsigned n_fds = n_descriptors();
+    provider_open(w);
+    for (unsigned round = 0; round < 12; round++) {
+        struct answer a[5] = {{0}};
+        struct answer made = create(w, "sb-any", "home-any"); /* is there, unless a destroy got that far */
+        assert_true(made.code == 0 || made.code == E_EXISTS);
+        struct connector *c = w->p->ops->connector(w->p, SL("sb-any"), 2468);
+        w->p->ops->start(w->p, SL("sb-any"), &s, OP_MS, on_done, &a[0]);
+        if (rnd_below(&rnd.rnd, 2) == 0) {
+            wait_for(w, &a[0].is_done, OP_MS, "start");
+            assert_true(a[0].code == 0 || a[0].code == E_UNAVAILABLE); /* one of before was still ending */
+        }
+        (void)c->open(c, &w->loop, OP_MS, on_stream, &a[1]);
+        w->p->ops->describe(w->p, SL("sb-any"), OP_MS, on_info, &a[2]);
+        if (rnd_below(&rnd.rnd, 2) == 0)
+            w->p->ops->suspend(w->p, SL("sb-any"), OP_MS, on_done, &a[3]);
+        else
+            w->p->ops->destroy(w->p, SL("sb-any"), OP_MS, on_done, &a[3]);
+        w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &a[4]);
+        pass_ms(w, (int64_t)rnd_below(&rnd.rnd, 60));
+        w->p->ops->connector_release(w->p, c);
+        provider_shut(w);
+        for (size_t i = 0; i < ARRAY_LEN(a); i++)
+            assert_true(a[i].is_done);
+        pass_ms(w, 20);
+        assert_int_equal(n_descriptors(), n_fds);
+        provider_open(w);
+    }
+}
+
 /* Runs this very program as somebody without rights: other namespaces, another way in. */
 static int run_as_ordinary_user(void)
 {
@@ -1054,6 +1168,8 @@ int main(int argc, char **argv)
         TEST(test_limits),
         TEST(test_refusals),
         TEST(test_close_in_the_middle),
+        TEST(test_close_while_ending),
+        TEST(test_close_at_any_moment),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (geteuid() == 0 && argc == 1)
