@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define DRAIN_MS 10000 /* answers in progress */
+#define LAST_S   10
 #define UNDO_MS  20000 /* then closing everything in order */
 
 /* --- reload --- */
@@ -172,7 +173,9 @@ int controller_run(const char *config_path)
     for (size_t i = 0; i < ARRAY_LEN(c->signals); i++)
         uv_close((uv_handle_t *)&c->signals[i], NULL);
     timer_close(&c->drain_timer, NULL);
+    (void)alarm(LAST_S); /* the loop's own end has no timer any more */
     loop_fini(&c->loop);
+    (void)alarm(0);
     mem_wipe(&c->seal_key, sizeof c->seal_key);
     tenancy_unref(c->tenancy);
     mem_free(c->providers);

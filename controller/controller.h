@@ -25,6 +25,7 @@ struct start;
 struct request;
 struct open_tunnel;
 struct events;
+struct stream_count;
 
 struct controller {
     struct loop loop;
@@ -44,8 +45,9 @@ struct controller {
     struct acp *acp;
     struct request *requests; /* in flight, newest first (utlist) */
     size_t n_requests;
-    struct events *event_streams; /* of workspaces' states (utlist) */
-    struct open_tunnel *tunnels;  /* WebSockets to sandboxes (utlist) */
+    struct events *event_streams;       /* of workspaces' states (utlist) */
+    struct stream_count *stream_counts; /* of workspaces */
+    struct open_tunnel *tunnels;        /* WebSockets to sandboxes (utlist) */
     bool is_ready;
     bool is_draining;
     int exit_code;
@@ -58,6 +60,8 @@ struct controller {
     uint64_t proxied_total, refused_total, reloads_total, reload_failures_total;
     char request_prefix[20];
     uint64_t request_seq;
+    int64_t unauthenticated_noted_ms;
+    void (*on_tunnels_closed)(void *controller); /* at the end */
 };
 
 /* Runs until the process shall end; gives its exit code. `config_path` outlives the call. */

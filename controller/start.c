@@ -7,6 +7,7 @@
 #include "controller/edge/acp.h"
 #include "controller/edge/door.h"
 #include "controller/edge/keyring.h"
+#include "controller/edge/proxy.h"
 #include "controller/edge/route.h"
 #include "controller/installation.h"
 #include "providers/standby.h"
@@ -110,6 +111,8 @@ static void on_change(const struct workspace *ws, void *data)
     workspace_events_notify(c, ws);
     if (ws->state == WS_ABSENT && t != NULL && c->acp != NULL)
         acp_workspace_gone(c->acp, t->id, ws->id);
+    if (ws->state == WS_ABSENT && c->door != NULL)
+        door_workspace_gone(c->door, ws->id);
 }
 
 static void on_audit(const char *what, struct slice tenant, struct slice subject, struct slice detail,
@@ -398,14 +401,21 @@ static void undo_door(void *data)
         undo_provider(c);
 }
 
-static void undo_server(void *data)
+static void undo_tunnels(void *data)
 {
     struct controller *c = data;
-    c->server = NULL;
+    c->on_tunnels_closed = NULL;
     if (c->door != NULL)
         door_close(c->door, undo_door, c);
     else
         undo_door(c);
+}
+
+static void undo_server(void *data)
+{
+    struct controller *c = data;
+    c->server = NULL;
+    proxy_close(c, undo_tunnels);
 }
 
 void start_undo(struct controller *c)

@@ -27,7 +27,7 @@
 #define arena_show(p, n) ((void)(p), (void)(n))
 #endif
 
-enum { ARENA_ALIGN = 16, ARENA_BLOCK_FIRST = 4096, ARENA_BLOCK_MAX = 256 * 1024 };
+enum { ARENA_ALIGN = 16, ARENA_BLOCK_FIRST = 2048, ARENA_BLOCK_MAX = 256 * 1024 };
 
 struct arena_block {
     struct arena_block *next; /* older */

@@ -436,7 +436,7 @@ struct http_pool *http_pool_new(struct loop *l, const struct connector *c,
     if (p->limits.queue_max == 0)
         p->limits.queue_max = 1024;
     if (p->limits.idle_max == 0)
-        p->limits.idle_max = 32;
+        p->limits.idle_max = 256;
     if (p->limits.idle_timeout_ms == 0)
         p->limits.idle_timeout_ms = 30 * 1000;
     timer_init(&p->timer, l, on_timer, p);

@@ -29,7 +29,7 @@ struct http_pool;
 struct http_pool_limits {
     size_t connections_max;  /* 0: 256; calls beyond wait in a queue */
     size_t queue_max;        /* 0: 1,024; beyond: E_UNAVAILABLE */
-    size_t idle_max;         /* 0: 32 */
+    size_t idle_max;         /* 0: 256 */
     int64_t idle_timeout_ms; /* 0: 30 s */
 };
 struct http_pool *http_pool_new(struct loop *l, const struct connector *c,

@@ -204,3 +204,23 @@ void timer_close(struct timer *t, void (*closed)(void *data))
     t->closed = closed;
     uv_close((uv_handle_t *)&t->uv, on_timer_closed);
 }
+
+struct timer *timer_new(struct loop *l, timer_cb cb, void *data)
+{
+    struct timer *t = MEM_NEW(struct timer);
+    timer_init(t, l, cb, data);
+    return t;
+}
+
+static void on_free_closed(void *data)
+{
+    mem_free(data);
+}
+
+void timer_free(struct timer *t)
+{
+    if (t == NULL)
+        return;
+    t->data = t;
+    timer_close(t, on_free_closed);
+}

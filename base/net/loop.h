@@ -48,6 +48,11 @@ void timer_stop(struct timer *t);
 bool timer_is_active(const struct timer *t);
 void timer_close(struct timer *t, void (*closed)(void *data)); /* `closed` (may be NULL) gets t->data */
 
+/* A timer of its own memory: for owners that may be freed in any callback. timer_free: NULL is fine; cb does
+ * not fire any more. */
+struct timer *timer_new(struct loop *l, timer_cb cb, void *data);
+void timer_free(struct timer *t);
+
 /* Runs `cb` in a later turn of the loop, once, in the order of the calls. For "done never fires before start
  * has returned". */
 void loop_defer(struct loop *l, void (*cb)(void *data), void *data);

@@ -194,6 +194,10 @@ static void get_suspense(struct request *rq)
         request_problem(rq, E_FORBIDDEN, "a fleet key is wanted here");
         return;
     }
+    if (!principal_has_namespace(&rq->who, SL("*"))) {
+        request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted");
+        return;
+    }
     billing_suspense(rq->c->billing, rq->who.tenant != NULL ? rq->who.tenant->name : SLICE_EMPTY,
                      after.p != NULL ? after : SLICE_EMPTY, limit, on_json, request_hold(rq, NULL));
 }

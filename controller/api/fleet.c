@@ -32,8 +32,8 @@ static void get_metrics(struct request *rq)
     struct err err = {0};
     for (size_t i = 0; i < rq->tenancy->n_listen; i++)
         is_open = is_open && rq->tenancy->listen[i].probes;
-    if (!is_open && identity_of_request(rq->c, rq->tenancy, exchange_request(rq->ex), SLICE_NULL, false,
-                                        &rq->who, &err) != 0) {
+    if (!is_open && identity_of_request(rq->c, rq->tenancy, request_arena(rq), exchange_request(rq->ex),
+                                        SLICE_NULL, false, &rq->who, &err) != 0) {
         request_error(rq, &err);
         return;
     }

@@ -31,8 +31,19 @@ static void whoami(struct request *rq)
     buf_fini(&out);
 }
 
+/* Keys reach over the whole tenant: who manages them must too. */
+static bool has_all_namespaces(struct request *rq)
+{
+    if (principal_has_namespace(&rq->who, SL("*")))
+        return true;
+    request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted");
+    return false;
+}
+
 static void list_keys(struct request *rq)
 {
+    if (!has_all_namespaces(rq))
+        return;
     const struct keyring_key **keys = arena_zalloc(request_arena(rq), KEYRING_KEYS_MAX * sizeof *keys);
     size_t n = keyring_list(rq->c->keyring, rq->who.tenant, keys, KEYRING_KEYS_MAX);
     struct buf out = BUF_INIT((size_t)16 * 1024 * 1024);
@@ -148,6 +159,8 @@ static void on_revoked(int code, const struct err *err, void *data)
 
 static void revoke_key(struct request *rq)
 {
+    if (!has_all_namespaces(rq))
+        return;
     keyring_revoke(rq->c->keyring, rq->who.tenant, rq->params[0], on_revoked, request_hold(rq, NULL));
 }
 

@@ -322,7 +322,7 @@ static void act(struct request *rq, enum action action, const char *audit)
     int64_t wait_ms;
     if (ws == NULL || !request_duration(rq, "wait", WAIT_MAX_MS, &wait_ms))
         return;
-    if (action == ACTION_RESUME && ws->state != WS_READY &&
+    if (action != ACTION_SUSPEND && ws->state != WS_READY &&
         billing_gate(rq->c->billing, rq->who.tenant->name, ws->namespace, &budget, &err) != 0) {
         request_error(rq, &err);
         return;

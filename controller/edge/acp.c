@@ -3,7 +3,9 @@
 #include "controller/edge/acp_server.h"
 
 #include "base/core/mem.h"
+#include "controller/edge/streams.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define DELETE_MS      2000 /* the server inside answers a DELETE only when its client has left */
@@ -38,19 +40,11 @@ struct side {
     bool is_delete;
 };
 
-static void on_deadline_closed(void *data)
-{
-    mem_free(data);
-}
-
 static void side_free(struct side *d)
 {
     if (d->call != NULL)
         http_call_cancel(d->call);
-    if (d->deadline != NULL) {
-        d->deadline->data = d->deadline;
-        timer_close(d->deadline, on_deadline_closed);
-    }
+    timer_free(d->deadline);
     buf_fini(&d->answer);
     mem_free(d);
 }
@@ -68,12 +62,12 @@ static void delete_done(struct side *d)
 {
     struct request *rq = d->rq;
     struct err err = {0};
-    struct acp_server *s = acp_server_get(d->acp, rq->who.tenant->id, d->to.workspace_id, d->to.param);
+    struct acp_server *s = acp_server_find(d->acp, d->to.workspace_id, d->to.param);
+    acp_server_unclaim(d->acp, rq->who.tenant->id, d->to.workspace_id, d->to.param);
     side_free(d);
     err_set(&err, E_GONE, "the session was closed");
-    acp_server_fail(s, &err);
-    acp_server_unclaim(s);
-    acp_server_maybe_free(s);
+    if (s != NULL)
+        acp_server_fail(s, &err);
     request_empty(rq, 204);
 }
 
@@ -215,8 +209,7 @@ static void side_start(struct request *rq, const struct proxy_target *to, bool i
                                   .is_single = is_delete};
     d->call = http_call_start(ws->server, &o, &side_call_events, d);
     if (is_delete) {
-        d->deadline = MEM_NEW(struct timer);
-        timer_init(d->deadline, &rq->c->loop, on_deadline, d);
+        d->deadline = timer_new(&rq->c->loop, on_deadline, d);
         timer_start(d->deadline, DELETE_MS);
     }
 }
@@ -227,6 +220,24 @@ struct asked {
     struct proxy_target to;
     struct acp *acp;
 };
+
+static void stream_start(struct request *rq, const struct asked *q, bool is_owned)
+{
+    struct acp_server *s = acp_server_get(q->acp, rq->who.tenant->id, q->to.workspace_id, q->to.param);
+    size_t n = 0;
+    for (const struct acp_stream *st = s->streams; st != NULL; st = acp_stream_next(st))
+        n++;
+    if (is_owned)
+        (void)snprintf(s->subject, sizeof s->subject, "%s", rq->who.subject);
+    if (n >= ACP_STREAMS_MAX)
+        request_problem(rq, E_QUOTA, "%d event streams are open on this server id: close some",
+                        ACP_STREAMS_MAX);
+    else if (!streams_enter(rq->c, q->to.workspace_id))
+        request_problem(rq, E_QUOTA, "%d event streams are open on this workspace: close some", STREAMS_MAX);
+    else
+        acp_stream_start(rq, s);
+    acp_server_maybe_free(s); /* refused: nothing was made by asking */
+}
 
 static void on_known(int code, const struct err *err, void *data)
 {
@@ -242,7 +253,7 @@ static void on_known(int code, const struct err *err, void *data)
         request_problem(rq, E_NOT_FOUND, "no such server id");
     } else if (is_get) {
         /* nobody's yet: the POST that makes it is under way; its subject is checked again when it is fed */
-        acp_stream_start(rq, acp_server_get(q->acp, rq->who.tenant->id, q->to.workspace_id, q->to.param));
+        stream_start(rq, q, code == 0);
     } else {
         side_start(rq, &q->to, true);
     }
@@ -265,13 +276,13 @@ void acp_request(struct request *rq, const struct proxy_target *to)
             request_error(rq, &err);
         return;
     }
-    struct acp_server *s = acp_server_get(rq->c->acp, rq->who.tenant->id, to->workspace_id, to->param);
     if (is_post) {
-        acp_post_start(rq, to, s);
+        acp_post_start(rq, to, acp_server_get(rq->c->acp, rq->who.tenant->id, to->workspace_id, to->param));
         return;
     }
     struct asked *q = ARENA_NEW(request_arena(rq), struct asked);
     q->to = *to;
     q->acp = rq->c->acp;
-    acp_server_claim(s, rq->who.subject, false, on_known, request_hold(rq, q));
+    acp_server_claim(q->acp, rq->who.tenant->id, q->to.workspace_id, q->to.param, rq->who.subject, false,
+                     on_known, request_hold(rq, q));
 }

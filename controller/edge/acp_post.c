@@ -13,7 +13,8 @@
 
 #define DISCARD_BYTES_MAX                                                                                    \
     ((uint64_t)64 * 1024 * 1024) /* of a body that is too large, read only to answer properly */
-#define PREFIX_BYTES_MAX 65536   /* of it, kept to find the id */
+#define LINGER_MS        1000
+#define PREFIX_BYTES_MAX 65536 /* of it, kept to find the id */
 
 struct acp_post {
     struct acp *acp;
@@ -26,9 +27,10 @@ struct acp_post {
     bool has_agent;   /* ?agent= was given: the server inside may make the session */
     bool is_claiming; /* the store is asked whose the server id is */
     bool is_passed_on;
-    bool is_pending; /* in the server's list of requests in flight */
+    struct acp_pending *pending; /* while it is in the list of requests in flight */
     struct http_call *call;
-    int status; /* of the server inside */
+    struct timer *linger; /* the answer was seen on a stream; the call's own end is waited for a little */
+    int status;           /* of the server inside */
     struct buf answer;
     struct acp_post *prev, *next;
 };
@@ -62,6 +64,7 @@ static void post_free(struct acp_post *p)
     struct acp_server *s = p->server;
     if (p->call != NULL)
         http_call_cancel(p->call);
+    timer_free(p->linger);
     DL_DELETE(s->posts, p);
     mem_free(p->id);
     buf_fini(&p->answer);
@@ -72,24 +75,47 @@ static void post_free(struct acp_post *p)
 
 static void pending_end(struct acp_post *p)
 {
-    if (p->is_pending)
-        (void)acp_pending_done(p->server, slice_str(p->id));
-    p->is_pending = false;
+    if (p->pending != NULL)
+        acp_pending_drop(p->server, p->pending);
+    p->pending = NULL;
 }
 
 /* Ends the post with an error, wherever its client listens: in the POST, or on the event stream. */
 static void post_error(struct acp_post *p, const struct err *err)
 {
+    bool was_pending = p->pending != NULL;
+    pending_end(p);
     if (p->rq != NULL) {
         struct request *rq = p->rq;
         p->rq = NULL;
         answer_error(rq, p->id != NULL ? slice_str(p->id) : SLICE_NULL, p->id != NULL, err);
-        pending_end(p);
-    } else if (p->is_pending && acp_pending_done(p->server, slice_str(p->id))) {
-        p->is_pending = false; /* when it was not in flight any more, the stream has had its answer */
+    } else if (was_pending) { /* else the stream has had its answer */
         acp_server_error(p->server, slice_str(p->id), err);
     }
     post_free(p);
+}
+
+static void on_lingered(void *data)
+{
+    post_free(data); /* closing the call is what ends it */
+}
+
+void acp_post_answered(struct acp_post *p, struct slice envelope)
+{
+    pending_end(p);
+    if (p->rq != NULL && envelope.p != NULL) {
+        struct request *rq = p->rq;
+        p->rq = NULL;
+        answer_json(rq, envelope);
+    }
+    /* The server inside may hold its own answer back for ever. Mostly it comes now, and the connection can be
+     * kept. */
+    if (p->call == NULL || envelope.p == NULL) {
+        post_free(p);
+    } else {
+        p->linger = timer_new(&p->acp->c->loop, on_lingered, p);
+        timer_start(p->linger, LINGER_MS);
+    }
 }
 
 void acp_post_fail(struct acp_post *p, const struct err *err)
@@ -112,11 +138,13 @@ void acp_post_free_all(struct acp_server *s)
     struct acp_post *p, *tmp;
     DL_FOREACH_SAFE (s->posts, p, tmp) {
         DL_DELETE(s->posts, p);
+        pending_end(p);
         p->server = NULL;
         if (p->is_claiming)
             continue; /* ends with the store's answer */
         if (p->call != NULL)
             http_call_cancel(p->call);
+        timer_free(p->linger);
         mem_free(p->id);
         buf_fini(&p->answer);
         mem_free(p);
@@ -227,14 +255,14 @@ static void pass_on(struct acp_post *p)
         return;
     }
     if (p->id != NULL) {
-        if (!acp_pending_add(p->server, slice_str(p->id))) {
+        p->pending = acp_pending_add(p->server, slice_str(p->id), p);
+        if (p->pending == NULL) {
             /* the server inside wedges both when an id is used twice at a time */
             err_set(&err, E_BUSY, "request id %s is in flight already, or more than %d requests are", p->id,
                     ACP_PENDING_MAX);
             post_error(p, &err);
             return;
         }
-        p->is_pending = true;
     }
     struct http_call_options o = {
         .method = r->method,
@@ -359,7 +387,8 @@ static void on_collected(struct exchange *ex, int code, struct slice body, void 
         err_set(&err, code, "body: cannot be read");
     } else if (read_envelope(p, body, &err) == 0) {
         p->is_claiming = true;
-        acp_server_claim(p->server, p->rq->who.subject, true, on_claimed, p);
+        acp_server_claim(p->acp, p->server->tenant_id, p->server->workspace_id, slice_str(p->server->id),
+                         p->rq->who.subject, true, on_claimed, p);
         return;
     }
     struct request *rq = p->rq;

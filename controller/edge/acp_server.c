@@ -11,19 +11,31 @@
 
 #define LATE_BYTES_MAX 65536
 
-struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
-                                  struct slice id)
+static void key_write(char out[sizeof((struct acp_server *)0)->key], const char *workspace_id,
+                      struct slice id)
+{
+    (void)snprintf(out, sizeof((struct acp_server *)0)->key, "%s/%.*s", workspace_id, SL_ARG(id));
+}
+
+struct acp_server *acp_server_find(struct acp *a, const char *workspace_id, struct slice id)
 {
     char key[sizeof((struct acp_server *)0)->key];
     struct acp_server *s;
-    (void)snprintf(key, sizeof key, "%s/%.*s", workspace_id, SL_ARG(id));
+    key_write(key, workspace_id, id);
     HASH_FIND_STR(a->servers, key, s);
+    return s;
+}
+
+struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
+                                  struct slice id)
+{
+    struct acp_server *s = acp_server_find(a, workspace_id, id);
     if (s != NULL)
         return s;
     s = MEM_NEW(struct acp_server);
     s->acp = a;
     s->late = BUF_INIT(LATE_BYTES_MAX);
-    (void)snprintf(s->key, sizeof s->key, "%s", key);
+    key_write(s->key, workspace_id, id);
     (void)snprintf(s->workspace_id, sizeof s->workspace_id, "%s", workspace_id);
     (void)snprintf(s->tenant_id, sizeof s->tenant_id, "%s", tenant_id);
     (void)snprintf(s->id, sizeof s->id, "%.*s", SL_ARG(id));
@@ -33,7 +45,7 @@ struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const ch
 
 static bool is_idle(const struct acp_server *s)
 {
-    return s->streams == NULL && s->posts == NULL && s->pending == NULL;
+    return s->busy == 0 && s->streams == NULL && s->posts == NULL && s->pending == NULL;
 }
 
 static void server_free(struct acp_server *s)
@@ -62,6 +74,7 @@ struct claim {
     struct acp *acp;
     char key[sizeof((struct acp_server *)0)->key]; /* the server is looked up again: it may have gone
                                                       meanwhile */
+    char workspace_id[40];
     char tenant_id[16];
     char subject[160];
     bool may_take;
@@ -94,7 +107,11 @@ static void claim_key(const struct claim *cl, char out[STORE_KEY_MAX])
 static void on_claimed(const struct store_commit_answer *a, void *data)
 {
     struct claim *cl = data;
-    if (a->code == E_CONFLICT && !cl->acp->is_closed)
+    struct err many = {0};
+    if (a->code == E_BOUND) {
+        err_set(&many, E_QUOTA, "the workspace has %d sessions: close some", ACP_IDS_MAX);
+        claim_end(cl, E_QUOTA, NULL, &many);
+    } else if (a->code == E_CONFLICT && !cl->acp->is_closed)
         claim_read(cl); /* somebody was faster, perhaps ourselves at another controller */
     else
         claim_end(cl, a->code, a->code == 0 ? cl->subject : NULL, a->err);
@@ -117,8 +134,13 @@ static void on_claim_read(int code, const struct store_record *r, size_t n, bool
         claim_end(cl, E_NOT_FOUND, NULL, NULL);
     } else {
         claim_key(cl, key);
+        char count[64];
+        (void)snprintf(count, sizeof count, "acp/%s", cl->workspace_id);
         struct store_op ops[] = {store_expect(slice_str(key), 0),
-                                 store_put(slice_str(key), slice_str(cl->subject))};
+                                 store_put(slice_str(key), slice_str(cl->subject)),
+                                 store_add(slice_str(count), 1)};
+        ops[2].has_bound = true;
+        ops[2].bound = ACP_IDS_MAX;
         store_commit(cl->acp->c->store, slice_str(cl->tenant_id), ops, ARRAY_LEN(ops), on_claimed, cl);
     }
 }
@@ -145,18 +167,21 @@ static void claim_known(void *data)
         claim_read(cl);
 }
 
-void acp_server_claim(struct acp_server *s, const char *subject, bool may_take, acp_claim_cb done, void *data)
+void acp_server_claim(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id,
+                      const char *subject, bool may_take, acp_claim_cb done, void *data)
 {
     struct claim *cl = MEM_NEW(struct claim);
-    cl->acp = s->acp;
+    struct acp_server *s = acp_server_find(a, workspace_id, id);
+    cl->acp = a;
     cl->may_take = may_take;
     cl->done = done;
     cl->data = data;
-    (void)snprintf(cl->key, sizeof cl->key, "%s", s->key);
-    (void)snprintf(cl->tenant_id, sizeof cl->tenant_id, "%s", s->tenant_id);
+    key_write(cl->key, workspace_id, id);
+    (void)snprintf(cl->workspace_id, sizeof cl->workspace_id, "%s", workspace_id);
+    (void)snprintf(cl->tenant_id, sizeof cl->tenant_id, "%s", tenant_id);
     (void)snprintf(cl->subject, sizeof cl->subject, "%s", subject);
-    if (s->subject[0] != '\0')
-        loop_defer(&s->acp->c->loop, claim_known, cl);
+    if (s != NULL && s->subject[0] != '\0')
+        loop_defer(&a->c->loop, claim_known, cl);
     else
         claim_read(cl);
 }
@@ -168,13 +193,17 @@ static void on_unclaimed(const struct store_commit_answer *a, void *data)
         log_warn("acp.unclaim_failed", LF_STR("detail", a->err != NULL ? a->err->msg : ""));
 }
 
-void acp_server_unclaim(struct acp_server *s)
+void acp_server_unclaim(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id)
 {
-    char key[STORE_KEY_MAX];
-    (void)snprintf(key, sizeof key, "acp/%s", s->key);
-    struct store_op op = store_delete(slice_str(key));
-    s->subject[0] = '\0';
-    store_commit(s->acp->c->store, slice_str(s->tenant_id), &op, 1, on_unclaimed, NULL);
+    struct acp_server *s = acp_server_find(a, workspace_id, id);
+    char key[sizeof((struct acp_server *)0)->key], record[STORE_KEY_MAX], count[64];
+    key_write(key, workspace_id, id);
+    (void)snprintf(record, sizeof record, "acp/%s", key);
+    (void)snprintf(count, sizeof count, "acp/%s", workspace_id);
+    struct store_op ops[] = {store_delete(slice_str(record)), store_add(slice_str(count), -1)};
+    if (s != NULL)
+        s->subject[0] = '\0';
+    store_commit(a->c->store, slice_str(tenant_id), ops, ARRAY_LEN(ops), on_unclaimed, NULL);
 }
 
 /* --- requests in flight --- */
@@ -189,31 +218,39 @@ static struct acp_pending *pending_find(struct acp_server *s, struct slice id)
     return NULL;
 }
 
-bool acp_pending_add(struct acp_server *s, struct slice id)
+struct acp_pending *acp_pending_add(struct acp_server *s, struct slice id, struct acp_post *post)
 {
     if (s->n_pending >= ACP_PENDING_MAX || pending_find(s, id) != NULL)
-        return false;
+        return NULL;
     struct acp_pending *p = MEM_NEW(struct acp_pending);
     p->id = mem_strndup(id.p, id.n);
+    p->post = post;
     DL_APPEND(s->pending, p);
     s->n_pending++;
     struct workspace *ws = scheduler_find_id(s->acp->c->scheduler, slice_str(s->workspace_id));
     if (ws != NULL)
         scheduler_hold(s->acp->c->scheduler, ws);
-    return true;
+    return p;
 }
 
-bool acp_pending_done(struct acp_server *s, struct slice id)
+void acp_pending_drop(struct acp_server *s, struct acp_pending *p)
 {
-    struct acp_pending *p = pending_find(s, id);
-    if (p == NULL)
-        return false;
     DL_DELETE(s->pending, p);
     s->n_pending--;
     mem_free(p->id);
     mem_free(p);
     scheduler_unhold(s->acp->c->scheduler, slice_str(s->workspace_id));
-    return true;
+}
+
+void acp_pending_answered(struct acp_server *s, struct slice id, struct slice envelope)
+{
+    struct acp_pending *p = pending_find(s, id);
+    if (p == NULL)
+        return;
+    if (p->post != NULL)
+        acp_post_answered(p->post, envelope); /* drops p */
+    else
+        acp_pending_drop(s, p);
 }
 
 void acp_server_attached(struct acp_server *s)
@@ -241,17 +278,22 @@ void acp_server_error(struct acp_server *s, struct slice id, const struct err *e
 
 void acp_server_fail(struct acp_server *s, const struct err *err)
 {
+    s->busy++;
     /* First those whose POST still waits: they answer there and leave the list of requests in flight. */
     for (struct acp_post *p = s->posts, *next; p != NULL; p = next) {
         next = acp_post_next(p);
         acp_post_fail(p, err);
     }
     while (s->pending != NULL) {
-        char *id = mem_strdup(s->pending->id);
-        (void)acp_pending_done(s, slice_str(id));
+        AUTO_FREE char *id = mem_strdup(s->pending->id);
+        if (s->pending->post != NULL)
+            acp_post_answered(s->pending->post, SLICE_NULL); /* was answered 202: nobody waits there */
+        else
+            acp_pending_drop(s, s->pending);
         acp_server_error(s, slice_str(id), err);
-        mem_free(id);
     }
+    s->busy--;
+    acp_server_maybe_free(s);
 }
 
 /* --- the whole --- */
@@ -268,7 +310,7 @@ static void server_drop(struct acp_server *s)
     acp_stream_free_all(s);
     acp_post_free_all(s);
     while (s->pending != NULL)
-        (void)acp_pending_done(s, slice_str(s->pending->id));
+        acp_pending_drop(s, s->pending);
     server_free(s);
 }
 
@@ -340,9 +382,8 @@ void acp_workspace_gone(struct acp *a, const char *tenant_id, const char *worksp
     HASH_ITER (hh, a->servers, s, tmp) {
         if (strcmp(s->workspace_id, workspace_id) != 0)
             continue;
-        acp_server_fail(s, &err);
         s->subject[0] = '\0';
-        acp_server_maybe_free(s);
+        acp_server_fail(s, &err); /* forgets it too, when it is idle then */
     }
     struct purge *p = MEM_NEW(struct purge);
     p->acp = a;

@@ -9,6 +9,8 @@
 #define ACP_SERVER_ID_MAX 128
 #define ACP_PENDING_MAX   64    /* requests in flight on one server id */
 #define ACP_SERVERS_MAX   20000 /* remembered; idle ones beyond are forgotten (their records stay) */
+#define ACP_STREAMS_MAX   16    /* clients' streams on one server id */
+#define ACP_IDS_MAX       10000 /* server ids of one workspace that have an owner */
 #define ACP_ENVELOPE_MAX  ((size_t)8 * 1024 * 1024) /* an answer or event of the server inside */
 
 struct acp_stream;
@@ -16,7 +18,8 @@ struct acp_post;
 
 /* A JSON-RPC request that was passed on and has no answer yet. */
 struct acp_pending {
-    char *id; /* JSON text */
+    char *id;              /* JSON text */
+    struct acp_post *post; /* that brought it, while it lives */
     struct acp_pending *prev, *next;
 };
 
@@ -28,11 +31,12 @@ struct acp_server {
     char id[ACP_SERVER_ID_MAX + 1];
     char subject[160]; /* "" until it is known to be claimed */
     struct acp_stream *streams;
-    unsigned n_live; /* streams that the server inside feeds */
+    unsigned n_live; /* clients' streams that the server inside feeds */
     struct acp_post *posts;
     struct acp_pending *pending;
     size_t n_pending;
     struct buf late; /* errors for requests whose POST was answered and that no stream could take yet */
+    unsigned busy;   /* somebody up the stack still needs it */
     UT_hash_handle hh;
 };
 
@@ -42,6 +46,7 @@ struct acp {
     bool is_closed;
 };
 
+struct acp_server *acp_server_find(struct acp *a, const char *workspace_id, struct slice id); /* or NULL */
 struct acp_server *acp_server_get(struct acp *a, const char *tenant_id, const char *workspace_id,
                                   struct slice id);
 void acp_server_maybe_free(struct acp_server *s); /* forgets it when it is idle and there are too many */
@@ -50,13 +55,16 @@ void acp_server_maybe_free(struct acp_server *s); /* forgets it when it is idle 
  * the subject's; E_NOT_FOUND: nobody's yet (only without may_take); E_FORBIDDEN: another's; E_STORE…. The
  * holder tells whether the caller is still there. */
 typedef void (*acp_claim_cb)(int code, const struct err *err, void *data);
-void acp_server_claim(struct acp_server *s, const char *subject, bool may_take, acp_claim_cb done,
-                      void *data);
+void acp_server_claim(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id,
+                      const char *subject, bool may_take, acp_claim_cb done, void *data);
 /* Removes the record; the id may be taken anew. */
-void acp_server_unclaim(struct acp_server *s);
+void acp_server_unclaim(struct acp *a, const char *tenant_id, const char *workspace_id, struct slice id);
 
-bool acp_pending_add(struct acp_server *s, struct slice id);  /* false: in flight already, or too many */
-bool acp_pending_done(struct acp_server *s, struct slice id); /* false: was not in flight */
+/* NULL: in flight already, or too many. */
+struct acp_pending *acp_pending_add(struct acp_server *s, struct slice id, struct acp_post *post);
+void acp_pending_drop(struct acp_server *s, struct acp_pending *p);
+/* Its answer was seen on a stream: it is not in flight any more, and its POST ends. */
+void acp_pending_answered(struct acp_server *s, struct slice id, struct slice envelope);
 /* A stream of it is fed: requests that wait may be answered 202. */
 void acp_server_attached(struct acp_server *s);
 /* The agent or its server is gone: every request in flight gets this error. */
@@ -66,10 +74,11 @@ void acp_server_error(struct acp_server *s, struct slice id, const struct err *e
 
 /* acp_post.c */
 void acp_post_start(struct request *rq, const struct proxy_target *to, struct acp_server *s);
-void acp_post_attached(struct acp_post *p);                    /* answer 202 if that is due */
+void acp_post_attached(struct acp_post *p);                        /* answer 202 if that is due */
+void acp_post_answered(struct acp_post *p, struct slice envelope); /* its answer came on a stream; frees it */
 void acp_post_fail(struct acp_post *p, const struct err *err); /* answer with the error if it still waits */
 /* acp_stream.c */
-void acp_stream_start(struct request *rq, struct acp_server *s);
+void acp_stream_start(struct request *rq, struct acp_server *s); /* counted by streams_enter before */
 void acp_stream_watch(struct acp_server *s);   /* without a client: only to see the agent's end */
 void acp_stream_unwatch(struct acp_server *s); /* the watcher is not needed any more */
 bool acp_stream_send(struct acp_stream *st, struct slice event); /* whole events; false: it has no client */

@@ -10,6 +10,7 @@
 #include "base/core/log.h"
 #include "base/core/mem.h"
 #include "controller/edge/envelope.h"
+#include "controller/edge/streams.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 struct acp_stream {
     struct acp_server *server;
     struct request *rq; /* NULL: a watcher */
+    bool was_client;    /* began with a client: counts among the live ones */
     char subject[160];  /* whose stream it is; a watcher's: the owner */
     struct http_call *call;
     struct timer *retry, *comment;
@@ -33,6 +35,7 @@ struct acp_stream {
     bool has_last;
     bool is_live; /* fed by the server inside */
     bool was_live;
+    uint64_t n_lost; /* gaps that could not be healed */
     bool is_healing; /* asked again because of a gap: the next gap is real */
     bool is_paused;
     unsigned busy;    /* inside a callback that still needs it */
@@ -53,25 +56,13 @@ struct acp_stream *acp_stream_next(const struct acp_stream *st)
 
 static void stream_ask(struct acp_stream *st);
 
-static void on_timer_closed(void *data)
-{
-    mem_free(data);
-}
-
-static void timer_drop(struct timer **t)
-{
-    if (*t == NULL)
-        return;
-    (*t)->data = *t; /* what the closed callback frees */
-    timer_close(*t, on_timer_closed);
-    *t = NULL;
-}
-
 static void live_set(struct acp_stream *st, bool is_live)
 {
     if (st->is_live == is_live)
         return;
     st->is_live = is_live;
+    if (!st->was_client)
+        return; /* a watcher: no client would see an answer on it */
     if (is_live)
         st->server->n_live++;
     else
@@ -82,10 +73,12 @@ static void live_set(struct acp_stream *st, bool is_live)
 static void stream_free(struct acp_stream *st)
 {
     live_set(st, false);
+    if (st->was_client)
+        streams_leave(st->server->acp->c, st->server->workspace_id);
     if (st->call != NULL)
         http_call_cancel(st->call);
-    timer_drop(&st->retry);
-    timer_drop(&st->comment);
+    timer_free(st->retry);
+    timer_free(st->comment);
     DL_DELETE(st->server->streams, st);
     buf_fini(&st->partial);
     mem_free(st);
@@ -96,6 +89,7 @@ static void stream_end(struct acp_stream *st)
 {
     struct acp_server *s = st->server;
     struct request *rq = st->rq;
+    must(st->busy == 0);
     stream_free(st);
     if (rq != NULL) {
         struct exchange *ex = rq->ex;
@@ -138,8 +132,10 @@ static void forward(struct acp_stream *st, struct slice bytes)
 
 bool acp_stream_send(struct acp_stream *st, struct slice event)
 {
+    if (st->rq == NULL || strcmp(st->subject, st->server->subject) != 0)
+        return false;
     forward(st, event);
-    return st->rq != NULL;
+    return true;
 }
 
 static void on_client_drain(struct exchange *ex, void *data)
@@ -206,7 +202,7 @@ static bool event_note(struct acp_stream *st, struct slice data)
     if (data.n == 0 || (st->server->pending == NULL && !may_exit) || !envelope_scan(data, &e))
         return false;
     if (e.id.p != NULL && e.has_result && e.method.p == NULL)
-        (void)acp_pending_done(st->server, e.id);
+        acp_pending_answered(st->server, e.id, data);
     return e.id.p == NULL && slice_eq_str(e.method, exited);
 }
 
@@ -221,8 +217,12 @@ static enum event_fate event_fate(struct acp_stream *st, const struct event *e)
     if (st->has_last && e->id > st->last_id + 1) {
         if (!st->is_healing)
             return EVENT_GAP;
-        log_warn("acp.events_lost", LF_STR("workspace", st->server->workspace_id),
-                 LF_STR("server_id", st->server->id), LF_INT("after", st->last_id), LF_INT("found", e->id));
+        st->n_lost++;
+        if ((st->n_lost & (st->n_lost - 1)) ==
+            0) /* the 1st, 2nd, 4th, 8th …: a hostile server cannot fill the log */
+            log_warn("acp.events_lost", LF_STR("workspace", st->server->workspace_id),
+                     LF_STR("server_id", st->server->id), LF_INT("after", st->last_id),
+                     LF_INT("found", e->id));
     }
     st->is_healing = false;
     st->has_last = true;
@@ -265,7 +265,8 @@ static size_t events_take(struct acp_stream *st, struct slice in)
             st->is_healing = true;
             http_call_cancel(st->call);
             st->call = NULL;
-            stream_ask(st);
+            live_set(st, false);
+            timer_start(st->retry, RETRY_FIRST_MS); /* not here: asking may end the stream */
             return SIZE_MAX;
         }
     }
@@ -276,8 +277,11 @@ static size_t events_take(struct acp_stream *st, struct slice in)
 /* Failing requests may make a watcher unwanted while it is the one that found out. */
 static void stream_unbusy(struct acp_stream *st)
 {
-    if (--st->busy == 0 && st->is_unwanted)
+    struct acp_server *s = st->server;
+    if (--st->busy == 0 && st->is_unwanted) {
         stream_free(st);
+        acp_server_maybe_free(s);
+    }
 }
 
 static void on_body(struct http_call *call, struct slice bytes, void *data)
@@ -310,8 +314,11 @@ static void stream_lost(struct acp_stream *st)
     struct err err = {0};
     err_set(&err, E_GONE, "session lost: the server in the sandbox does not know this server id any more");
     st->busy++;
+    st->server->busy++;
     if (st->was_live)
         acp_server_fail(st->server, &err);
+    st->server->busy--;
+    st->busy--;
     stream_end(st);
 }
 
@@ -409,10 +416,10 @@ static struct acp_stream *stream_new(struct acp_server *s, struct request *rq)
     struct acp_stream *st = MEM_NEW(struct acp_stream);
     st->server = s;
     st->rq = rq;
+    st->was_client = rq != NULL;
     st->partial = BUF_INIT(ACP_ENVELOPE_MAX);
     st->held_since_ms = clock_mono_ms(s->acp->c->loop.clock);
-    st->retry = MEM_NEW(struct timer);
-    timer_init(st->retry, &s->acp->c->loop, on_retry, st);
+    st->retry = timer_new(&s->acp->c->loop, on_retry, st);
     DL_APPEND(s->streams, st);
     return st;
 }
@@ -458,8 +465,7 @@ void acp_stream_start(struct request *rq, struct acp_server *s)
     if (last.p != NULL && slice_u64(last, &st->last_id) == 0) {
         st->has_last = true;
     }
-    st->comment = MEM_NEW(struct timer);
-    timer_init(st->comment, &s->acp->c->loop, on_comment, st);
+    st->comment = timer_new(&s->acp->c->loop, on_comment, st);
     timer_repeat(st->comment, COMMENT_MS);
     rq->on_drain = on_drain;
     rq->data = st;
@@ -467,7 +473,7 @@ void acp_stream_start(struct request *rq, struct acp_server *s)
     exchange_own(rq->ex, &client_events, st);
     (void)exchange_head(rq->ex, 200, h, n, EXCHANGE_LENGTH_UNKNOWN);
     forward(st, SL(": reeve\n\n"));
-    if (s->late.n > 0) {
+    if (s->late.n > 0 && strcmp(s->subject, st->subject) == 0) {
         forward(st, buf_view(&s->late));
         buf_reset(&s->late);
     }

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DOOR_BODY_MAX ((uint64_t)64 * 1024 * 1024)
+#define DOOR_CONNECTIONS_MAX 128 /* of one workspace: descriptors are everybody's */
+#define DOOR_BODY_MAX        ((uint64_t)64 * 1024 * 1024)
 /* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead.
  */
 #define GATEWAY_SILENCE_MS ((int64_t)15 * 60 * 1000)
@@ -25,10 +26,21 @@ struct gateway_pool {
     UT_hash_handle hh;
 };
 
+/* The connections of one workspace have a server of their own, so that their number is limited one by one. */
+struct door_server {
+    struct door *door;
+    char workspace_id[40];
+    struct server *server;
+    UT_hash_handle hh;
+};
+
 struct door {
     struct controller *c;
-    struct server *server;
+    struct door_server *servers;
+    size_t n_closing;
     struct gateway_pool *pools;
+    void (*closed)(void *data); /* while it closes */
+    void *closed_data;
     struct door_stats stats;
 };
 
@@ -249,64 +261,117 @@ static const struct exchange_events exchange_events = {.on_body = on_request_bod
 
 /* --- arrival --- */
 
-static bool key_is_workspaces(const struct http_request *r, const struct workspace *ws)
+static const char *const credential_headers[] = {"x-api-key", "authorization", "api-key", "x-goog-api-key"};
+
+static struct slice bearer_of(struct slice value)
 {
-    char hash[SHA256_HEX_SIZE];
-    struct slice key = http_find(r->headers, r->n_headers, "x-api-key");
-    if (key.p == NULL) {
-        struct slice scheme;
-        key = http_find(r->headers, r->n_headers, "authorization");
-        if (key.p == NULL || !slice_cut(&key, ' ', &scheme) || !slice_ieq_str(scheme, "bearer"))
-            return false;
-        key = slice_trim(key);
-    }
-    sha256_hex(key, hash);
-    return crypto_equal(hash, ws->llm_key_hash, SHA256_HEX_SIZE - 1);
+    struct slice scheme;
+    return slice_cut(&value, ' ', &scheme) && slice_ieq_str(scheme, "bearer") ? slice_trim(value)
+                                                                              : SLICE_NULL;
 }
 
-static size_t gateway_headers(const struct http_request *r, const struct gateway_pool *p,
-                              struct http_header *h)
+/* The key of the request, and under which header it came. Whatever could be taken for a credential must be
+ * the same key: a gateway that prefers another header than we looked at would book the call to somebody else.
+ */
+static int key_of(const struct http_request *r, const struct workspace *ws, size_t *ret_header,
+                  struct slice *ret_key, struct err *err)
 {
+    char hash[SHA256_HEX_SIZE];
+    *ret_key = SLICE_NULL;
+    for (size_t i = 0; i < ARRAY_LEN(credential_headers); i++) {
+        struct slice value = http_find(r->headers, r->n_headers, credential_headers[i]);
+        if (value.p == NULL)
+            continue;
+        if (http_count(r->headers, r->n_headers, credential_headers[i]) > 1)
+            return err_set(err, E_UNAUTHENTICATED, "several %s headers", credential_headers[i]);
+        if (i == 1)
+            value = bearer_of(value);
+        if (value.p == NULL || i > 1)
+            return err_set(err, E_UNAUTHENTICATED, "the key is wanted as x-api-key or Authorization: Bearer");
+        sha256_hex(value, hash);
+        if (!crypto_equal(hash, ws->llm_key_hash, SHA256_HEX_SIZE - 1))
+            return err_set(err, E_UNAUTHENTICATED, "the key is not this workspace's");
+        if (ret_key->p == NULL) {
+            *ret_key = value;
+            *ret_header = i;
+        }
+    }
+    return ret_key->p != NULL ? 0 : err_set(err, E_UNAUTHENTICATED, "the workspace's key is wanted");
+}
+
+static bool name_starts(struct slice name, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    return name.n >= n && slice_ieq(slice_of(name.p, n), slice_of(prefix, n));
+}
+
+/* The caller's headers, but for framing, what steers a gateway (call ids, routing, tags are not the agent's
+ * to say), and every credential; then the one canonical credential. */
+static size_t gateway_headers(struct exchange *ex, const struct gateway_pool *p, size_t header,
+                              struct slice key, struct http_header *h)
+{
+    static const char *const dropped[] = {"host", "content-length", "expect", "cookie", "forwarded", "via"};
+    const struct http_request *r = exchange_request(ex);
     size_t n = 0;
-    for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 1; i++) {
+    for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 2; i++) {
         struct slice name = r->headers[i].name;
-        if (http_is_hop_by_hop(r->headers, r->n_headers, name) || slice_ieq_str(name, "host") ||
-            slice_ieq_str(name, "content-length") || slice_ieq_str(name, "expect") ||
-            slice_ieq_str(name, "cookie"))
-            continue;
-        /* what steers a gateway (call ids, routing, tags) is not the agent's to say */
-        if ((name.n >= 10 && slice_ieq(slice_of(name.p, 10), SL("x-litellm-"))) ||
-            (name.n >= 11 && slice_ieq(slice_of(name.p, 11), SL("x-portkey-"))) ||
-            (name.n >= 12 && slice_ieq(slice_of(name.p, 12), SL("x-forwarded-"))))
-            continue;
-        h[n++] = r->headers[i];
+        bool is_dropped = http_is_hop_by_hop(r->headers, r->n_headers, name) ||
+                          name_starts(name, "x-litellm-") || name_starts(name, "x-portkey-") ||
+                          name_starts(name, "x-forwarded-") || name_starts(name, "x-real-ip") ||
+                          name_starts(name, "reeve-");
+        for (size_t k = 0; k < ARRAY_LEN(dropped); k++)
+            is_dropped = is_dropped || slice_ieq_str(name, dropped[k]);
+        for (size_t k = 0; k < ARRAY_LEN(credential_headers); k++)
+            is_dropped = is_dropped || slice_ieq_str(name, credential_headers[k]);
+        if (!is_dropped)
+            h[n++] = r->headers[i];
     }
     h[n++] = (struct http_header){SL("Host"), slice_str(p->authority)};
+    if (header == 0)
+        h[n++] = (struct http_header){SL("x-api-key"), key};
+    else
+        h[n++] = (struct http_header){
+            SL("Authorization"), slice_str(arena_printf(exchange_arena(ex), "Bearer %.*s", SL_ARG(key)))};
     return n;
+}
+
+/* Plain segments only, and no credential in the query: what is judged here is what the gateway routes. */
+static int target_check(const struct http_request *r, struct err *err)
+{
+    static const char *const names[] = {"key", "api_key", "api-key", "access_token"};
+    for (size_t i = 0; i < r->path.n; i++) {
+        char c = r->path.p[i], next = i + 1 < r->path.n ? r->path.p[i + 1] : 'a';
+        if (c == '%' || c == '\\' || c == ';' || (c == '/' && (next == '/' || next == '.')))
+            return err_set(err, E_INVALID, "path: empty, dotted or encoded segments are not passed on");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (query_find(r->query, names[i]).p != NULL)
+            return err_set(err, E_INVALID, "query: `%s` is not passed on", names[i]);
+    return 0;
 }
 
 /* 0 and the pool, or why not. */
 static int admit(struct door *d, struct exchange *ex, const struct workspace *ws, struct gateway_pool **ret,
-                 struct err *err)
+                 size_t *ret_header, struct slice *ret_key, struct err *err)
 {
     const struct http_request *r = exchange_request(ex);
     const struct config_tenant *t = ws != NULL ? tenancy_tenant(d->c->tenancy, ws->tenant) : NULL;
     struct billing_budget_view budget;
     if (t == NULL || ws->state == WS_DELETING)
         return err_set(err, E_UNAUTHENTICATED, "this workspace is gone");
-    if (!key_is_workspaces(r, ws))
-        return err_set(err, E_UNAUTHENTICATED, "the key is not this workspace's");
+    int code = key_of(r, ws, ret_header, ret_key, err);
+    if (code != 0)
+        return code;
     if (!slice_starts(r->path, SL("/v1/")) || !slice_eq_str(r->method, "POST"))
         return err_set(err, E_NOT_FOUND, "only POST /v1/… goes through this door");
-    for (size_t i = 0; i + 1 < r->path.n; i++)
-        if (r->path.p[i] == '/' &&
-            (r->path.p[i + 1] == '/' || r->path.p[i + 1] == '.' || r->path.p[i + 1] == '%'))
-            return err_set(err, E_INVALID, "path: empty, dotted or encoded segments are not passed on");
+    code = target_check(r, err);
+    if (code != 0)
+        return code;
     if (t->gateway == NULL)
         return err_set(err, E_UNAVAILABLE, "tenant %.*s has no gateway", SL_ARG(t->name));
     if (r->has_length && r->length > DOOR_BODY_MAX)
         return err_set(err, E_TOO_LARGE, "body: more than %llu bytes", (unsigned long long)DOOR_BODY_MAX);
-    int code = billing_gate(d->c->billing, t->name, ws->namespace, &budget, err);
+    code = billing_gate(d->c->billing, t->name, ws->namespace, &budget, err);
     if (code != 0)
         return code;
     *ret = pool_of(d, t->gateway, err);
@@ -320,12 +385,14 @@ static void on_request(struct exchange *ex, void *data)
     struct slice tag = exchange_tag(ex);
     struct workspace *ws = scheduler_find_id(d->c->scheduler, tag);
     struct gateway_pool *pool = NULL;
+    struct slice key = SLICE_NULL;
+    size_t key_header = 0;
     struct err err = {0};
     if (slice_eq_str(r->path, "/") && (slice_eq_str(r->method, "HEAD") || slice_eq_str(r->method, "GET"))) {
         exchange_send(ex, 200, NULL, 0, SLICE_EMPTY);
         return;
     }
-    if (admit(d, ex, ws, &pool, &err) != 0) {
+    if (admit(d, ex, ws, &pool, &key_header, &key, &err) != 0) {
         exchange_close_after(ex);
         refuse(d, ex, &err);
         return;
@@ -339,7 +406,7 @@ static void on_request(struct exchange *ex, void *data)
         .method = r->method,
         .target = slice_str(arena_printf(exchange_arena(ex), "%s%.*s", pool->base, SL_ARG(r->target))),
         .headers = h,
-        .n_headers = gateway_headers(r, pool, h),
+        .n_headers = gateway_headers(ex, pool, key_header, key, h),
         .has_body = true,
         .length = r->is_chunked ? HTTP_CALL_CHUNKED : r->length,
     };
@@ -358,15 +425,26 @@ static const struct server_handler handler = {.on_request = on_request};
 struct door *door_new(struct controller *c)
 {
     struct door *d = MEM_NEW(struct door);
-    struct server_limits limits = {.connections_max = 20000};
     d->c = c;
-    d->server = server_new(&c->loop, &limits, &handler, d);
     return d;
 }
 
 void door_accept(struct door *d, struct slice workspace_id, struct stream *s)
 {
-    server_serve(d->server, s, workspace_id);
+    static const struct server_limits limits = {.connections_max = DOOR_CONNECTIONS_MAX,
+                                                .idle_timeout_ms = 30000};
+    char id[40];
+    struct door_server *ds;
+    (void)snprintf(id, sizeof id, "%.*s", SL_ARG(workspace_id));
+    HASH_FIND_STR(d->servers, id, ds);
+    if (ds == NULL) {
+        ds = MEM_NEW(struct door_server);
+        ds->door = d;
+        (void)snprintf(ds->workspace_id, sizeof ds->workspace_id, "%s", id);
+        ds->server = server_new(&d->c->loop, &limits, &handler, d);
+        HASH_ADD_STR(d->servers, workspace_id, ds);
+    }
+    server_serve(ds->server, s, workspace_id);
 }
 
 const struct door_stats *door_stats(const struct door *d)
@@ -374,27 +452,55 @@ const struct door_stats *door_stats(const struct door *d)
     return &d->stats;
 }
 
-struct door_end {
-    struct door *door;
-    void (*closed)(void *data);
-    void *data;
-};
+static void door_maybe_closed(struct door *d)
+{
+    struct gateway_pool *p, *tmp;
+    if (d->closed == NULL || d->n_closing > 0)
+        return;
+    HASH_ITER (hh, d->pools, p, tmp)
+        pool_free(d, p);
+    void (*closed)(void *) = d->closed;
+    void *data = d->closed_data;
+    mem_free(d);
+    closed(data);
+}
 
 static void on_server_closed(void *data)
 {
-    struct door_end *e = data;
-    struct gateway_pool *p, *tmp;
-    HASH_ITER (hh, e->door->pools, p, tmp) {
-        pool_free(e->door, p);
-    }
-    mem_free(e->door);
-    e->closed(e->data);
-    mem_free(e);
+    struct door_server *ds = data;
+    struct door *d = ds->door;
+    mem_free(ds);
+    d->n_closing--;
+    door_maybe_closed(d);
+}
+
+static void door_server_close(struct door_server *ds)
+{
+    HASH_DEL(ds->door->servers, ds);
+    ds->door->n_closing++;
+    server_close(ds->server, on_server_closed, ds);
+}
+
+void door_workspace_gone(struct door *d, const char *workspace_id)
+{
+    struct door_server *ds;
+    HASH_FIND_STR(d->servers, workspace_id, ds);
+    if (ds != NULL)
+        door_server_close(ds);
+}
+
+static void on_nothing_left(void *data)
+{
+    door_maybe_closed(data);
 }
 
 void door_close(struct door *d, void (*closed)(void *data), void *data)
 {
-    struct door_end *e = MEM_NEW(struct door_end);
-    *e = (struct door_end){d, closed, data};
-    server_close(d->server, on_server_closed, e);
+    struct door_server *ds, *tmp;
+    d->closed = closed;
+    d->closed_data = data;
+    HASH_ITER (hh, d->servers, ds, tmp)
+        door_server_close(ds);
+    if (d->n_closing == 0)
+        loop_defer(&d->c->loop, on_nothing_left, d);
 }

@@ -11,6 +11,8 @@
 struct door *door_new(struct controller *c);
 /* A connection that arrived from inside; owns the stream. */
 void door_accept(struct door *d, struct slice workspace_id, struct stream *s);
+/* The workspace was deleted: its connections end. */
+void door_workspace_gone(struct door *d, const char *workspace_id);
 /* Gateways changed: their pools are made anew when they are used next. */
 void door_reload(struct door *d);
 void door_close(struct door *d, void (*closed)(void *data), void *data);

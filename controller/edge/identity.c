@@ -25,7 +25,8 @@ bool principal_has_namespace(const struct principal *p, struct slice namespace)
     return false;
 }
 
-int identity_of_key(struct controller *c, struct tenancy *t, struct slice text, struct principal *ret)
+int identity_of_key(struct controller *c, struct tenancy *t, struct arena *a, struct slice text,
+                    struct principal *ret)
 {
     unsigned char hash[SHA256_BYTES];
     const struct config_tenant *tenant = NULL;
@@ -53,7 +54,10 @@ int identity_of_key(struct controller *c, struct tenancy *t, struct slice text, 
         return E_UNAUTHENTICATED; /* its tenant is no longer configured */
     ret->role = made->role;
     ret->tenant = tenant;
-    ret->namespaces = made->namespaces;
+    struct slice *copy = arena_alloc(a, (made->n_namespaces + 1) * sizeof *copy);
+    for (size_t i = 0; i < made->n_namespaces; i++)
+        copy[i] = arena_slice(a, made->namespaces[i]);
+    ret->namespaces = copy;
     ret->n_namespaces = made->n_namespaces;
     (void)snprintf(ret->subject, sizeof ret->subject, "key:%.*s/%s", SL_ARG(tenant->name), made->id);
     return 0;
@@ -101,8 +105,9 @@ static int act_for(struct tenancy *t, const struct http_request *r, struct princ
     return 0;
 }
 
-int identity_of_request(struct controller *c, struct tenancy *t, const struct http_request *r,
-                        struct slice gateway, bool is_websocket, struct principal *ret, struct err *err)
+int identity_of_request(struct controller *c, struct tenancy *t, struct arena *a,
+                        const struct http_request *r, struct slice gateway, bool is_websocket,
+                        struct principal *ret, struct err *err)
 {
     struct slice text = bearer_of(r);
     if (http_count(r->headers, r->n_headers, "authorization") > 1)
@@ -119,7 +124,7 @@ int identity_of_request(struct controller *c, struct tenancy *t, const struct ht
         text = query_find(r->query, "access_token");
     if (text.p == NULL)
         return err_set(err, E_UNAUTHENTICATED, "a service key is wanted: Authorization: Bearer rvk_…");
-    if (identity_of_key(c, t, text, ret) != 0)
+    if (identity_of_key(c, t, a, text, ret) != 0)
         return err_set(err, E_UNAUTHENTICATED, "this key is not known, or was revoked");
     return act_for(t, r, ret, err);
 }

@@ -22,13 +22,16 @@ struct principal {
                         */
 };
 
-/* Finds the principal of a credential's text. 0 or E_UNAUTHENTICATED. */
-int identity_of_key(struct controller *c, struct tenancy *t, struct slice text, struct principal *ret);
+/* Finds the principal of a credential's text. 0 or E_UNAUTHENTICATED. What may be revoked meanwhile is copied
+ * into `a`. */
+int identity_of_key(struct controller *c, struct tenancy *t, struct arena *a, struct slice text,
+                    struct principal *ret);
 int identity_of_gateway(struct tenancy *t, struct slice gateway, struct slice secret, struct principal *ret);
 /* From the request's headers: Authorization: Bearer, x-api-key for gateways; `access_token` of the query only
  * where `is_websocket`. `gateway`: the name in the path when the route is a gateway's, else SLICE_NULL. */
-int identity_of_request(struct controller *c, struct tenancy *t, const struct http_request *r,
-                        struct slice gateway, bool is_websocket, struct principal *ret, struct err *err);
+int identity_of_request(struct controller *c, struct tenancy *t, struct arena *a,
+                        const struct http_request *r, struct slice gateway, bool is_websocket,
+                        struct principal *ret, struct err *err);
 bool principal_has_namespace(const struct principal *p, struct slice namespace);
 
 #endif

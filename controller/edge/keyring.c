@@ -13,6 +13,7 @@ struct keyring {
     struct loop *loop;
     struct store *store;
     struct keyring_key *by_hash;
+    uint64_t revocations; /* a page that was read before one is read again */
 };
 
 struct keyring *keyring_new(struct loop *l, struct store *s)
@@ -50,12 +51,13 @@ const struct keyring_key *keyring_find(const struct keyring *k, const unsigned c
     return key;
 }
 
+/* One that is known is kept as it is: requests in flight look at it. */
 static void keyring_put(struct keyring *k, struct keyring_key *key)
 {
-    struct keyring_key *old;
-    HASH_REPLACE(by_hash, k->by_hash, hash, SHA256_BYTES, key, old);
-    if (old != NULL)
-        key_free(old);
+    if (keyring_find(k, key->hash) != NULL)
+        key_free(key);
+    else
+        HASH_ADD(by_hash, k->by_hash, hash, SHA256_BYTES, key);
 }
 
 static void key_add_namespace(struct keyring_key *key, struct slice ns)
@@ -122,6 +124,7 @@ struct load {
     char (*tenants)[16];
     size_t n, at;
     char after[STORE_KEY_MAX + 1];
+    uint64_t revocations; /* when the page was asked for */
     keyring_done_cb done;
     void *data;
 };
@@ -143,6 +146,10 @@ static void on_loaded(int code, const struct store_record *r, size_t n, bool has
     struct load *ld = data;
     if (code != 0) {
         load_end(ld, code, err);
+        return;
+    }
+    if (ld->revocations != ld->k->revocations) {
+        load_next(ld); /* the page may hold a key that was revoked since */
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -176,6 +183,7 @@ static void load_next(struct load *ld)
         loop_defer(ld->k->loop, load_none, ld);
         return;
     }
+    ld->revocations = ld->k->revocations;
     store_scan(ld->k->store, slice_str(ld->tenants[ld->at]), SL("keys/"), slice_str(ld->after),
                STORE_SCAN_MAX, on_loaded, ld);
 }
@@ -249,6 +257,7 @@ static void on_revoked(const struct store_commit_answer *a, void *data)
     struct change *ch = data;
     struct keyring_key *key;
     if (a->code == 0) {
+        ch->k->revocations++;
         HASH_FIND(by_hash, ch->k->by_hash, ch->revoked, SHA256_BYTES, key);
         if (key != NULL) {
             HASH_DELETE(by_hash, ch->k->by_hash, key);

@@ -5,6 +5,7 @@
 #include "base/core/log.h"
 #include "base/core/mem.h"
 #include "controller/edge/acp.h"
+#include "controller/edge/streams.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@ struct pass {
     struct proxy_target to;
     uint64_t body_bytes; /* of the request, so far */
     bool is_sse;
+    bool is_counted;  /* among the workspace's streams */
     bool is_held;     /* the workspace is kept awake */
     bool is_answered; /* the answer's head was given */
 };
@@ -64,20 +66,31 @@ size_t proxy_upstream_headers(struct request *rq, const struct workspace *ws, bo
 
 size_t proxy_answer_headers(struct request *rq, const struct http_response *r, struct http_header *h)
 {
+    /* what frames, identifies or steers: ours to say, or the front proxy's and browser's to be kept from */
     static const char *const dropped[] = {"content-length",
                                           "date",
                                           "vary",
                                           "set-cookie",
+                                          "set-cookie2",
                                           "x-content-type-options",
+                                          "x-request-id",
                                           "service-worker-allowed",
                                           "clear-site-data",
-                                          "x-request-id",
+                                          "strict-transport-security",
+                                          "alt-svc",
+                                          "nel",
+                                          "report-to",
+                                          "reporting-endpoints",
+                                          "refresh",
+                                          "www-authenticate",
+                                          "x-sendfile",
+                                          "location",
                                           NULL};
     size_t n = request_headers(rq, h);
     for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX; i++) {
         struct slice name = r->headers[i].name;
         if (name_is_one_of(name, dropped) || name_starts(name, "access-control-") ||
-            http_is_hop_by_hop(r->headers, r->n_headers, name))
+            name_starts(name, "x-accel-") || http_is_hop_by_hop(r->headers, r->n_headers, name))
             continue;
         h[n++] = r->headers[i];
     }
@@ -90,7 +103,27 @@ static void pass_release(struct pass *p)
 {
     if (p->is_held)
         scheduler_unhold(p->c->scheduler, slice_str(p->to.workspace_id));
-    p->is_held = false;
+    if (p->is_counted)
+        streams_leave(p->c, p->to.workspace_id);
+    p->is_held = p->is_counted = false;
+}
+
+/* An event stream begins: false when it was refused. */
+static bool stream_enter(struct pass *p)
+{
+    struct workspace *ws = scheduler_find_id(p->c->scheduler, slice_str(p->to.workspace_id));
+    p->is_counted = streams_enter(p->c, p->to.workspace_id);
+    if (!p->is_counted) {
+        http_call_cancel(p->call);
+        p->call = NULL;
+        request_problem(p->rq, E_QUOTA, "%d event streams are open on this workspace: close some",
+                        STREAMS_MAX);
+        return false;
+    }
+    if (ws != NULL)
+        scheduler_hold(p->c->scheduler, ws);
+    p->is_held = ws != NULL;
+    return true;
 }
 
 static void on_answer_head(struct http_call *call, const struct http_response *r, void *data)
@@ -102,16 +135,13 @@ static void on_answer_head(struct http_call *call, const struct http_response *r
     uint64_t length = r->has_no_body ? 0 : (r->has_length ? r->length : EXCHANGE_LENGTH_UNKNOWN);
     struct slice type = http_find(r->headers, r->n_headers, "content-type");
     p->is_sse = slice_starts(type, SL("text/event-stream"));
+    if (p->is_sse && !stream_enter(p))
+        return;
     p->is_answered = true;
     p->c->requests_total[r->status / 100 % 6]++;
     (void)exchange_head(p->rq->ex, r->status, h, n, length); /* a broken client is told by on_abort */
-    if (p->is_sse) {
-        struct workspace *ws = scheduler_find_id(p->c->scheduler, slice_str(p->to.workspace_id));
-        if (ws != NULL)
-            scheduler_hold(p->c->scheduler, ws);
-        p->is_held = ws != NULL;
+    if (p->is_sse)
         exchange_flush(p->rq->ex);
-    }
 }
 
 static void on_answer_body(struct http_call *call, struct slice bytes, void *data)
@@ -140,7 +170,8 @@ static void on_answer_error(struct http_call *call, int code, const struct err *
     p->call = NULL;
     pass_release(p);
     struct workspace *ws = scheduler_find_id(p->c->scheduler, slice_str(p->to.workspace_id));
-    if (ws != NULL)
+    /* a wait in our own queue says nothing about the server */
+    if (ws != NULL && code != E_TIMEOUT && code != E_UNAVAILABLE)
         scheduler_suspect(p->c->scheduler, ws);
     if (!p->is_answered) {
         request_problem(p->rq, code == E_TIMEOUT ? E_TIMEOUT : E_UPSTREAM, "the server in the sandbox: %s",
@@ -166,31 +197,55 @@ static void on_request_drain(struct http_call *call, void *data)
 static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client,
                         struct stream *upstream, struct slice client_first, struct slice upstream_first);
 
+/* The whole 101 head; false when it does not fit or has an illegal field: half a head would let the sandbox
+ * write the rest of it. */
+static bool upgrade_head(struct pass *p, const struct http_response *r, struct buf *head)
+{
+    struct http_header h[HTTP_HEADERS_MAX + REQUEST_HEADERS_MAX];
+    size_t n = proxy_answer_headers(p->rq, r, h);
+    int code = http_write_status(head, 101, NULL);
+    for (size_t i = 0; i < n && code == 0; i++)
+        code = http_write_header(head, h[i].name, h[i].value);
+    if (code == 0)
+        code = http_write_header(head, SL("Upgrade"), r->upgrade);
+    if (code == 0)
+        code = http_write_header_str(head, "Connection", "Upgrade");
+    if (code == 0)
+        code = http_write_end(head);
+    return code == 0 && !head->is_full;
+}
+
 static void on_upgrade(struct http_call *call, const struct http_response *r, struct stream *s,
                        struct slice rest, void *data)
 {
     (void)call;
     struct pass *p = data;
-    struct http_header h[HTTP_HEADERS_MAX + REQUEST_HEADERS_MAX];
-    size_t n = proxy_answer_headers(p->rq, r, h);
-    struct buf head = BUF_INIT(HTTP_HEAD_BYTES_MAX);
+    struct buf head = BUF_INIT(HTTP_HEAD_BYTES_MAX + 8192);
     struct slice client_rest = SLICE_EMPTY;
     struct controller *c = p->c;
     char id[sizeof p->to.workspace_id];
     (void)snprintf(id, sizeof id, "%s", p->to.workspace_id);
     p->call = NULL;
-    (void)http_write_status(&head, 101, NULL);
-    for (size_t i = 0; i < n; i++)
-        (void)http_write_header(&head, h[i].name, h[i].value);
-    (void)http_write_header(&head, SL("Upgrade"), r->upgrade);
-    (void)http_write_header_str(&head, "Connection", "Upgrade");
-    (void)http_write_end(&head);
+    if (c->is_draining || !upgrade_head(p, r, &head)) {
+        stream_reset(s);
+        buf_fini(&head);
+        exchange_close_after(p->rq->ex);
+        if (c->is_draining)
+            request_problem(p->rq, E_DRAINING, "this controller shuts down");
+        else
+            request_problem(p->rq, E_UPSTREAM,
+                            "the server in the sandbox answered the upgrade with an unusable head");
+        return;
+    }
     c->requests_total[1]++;
     struct exchange *ex = p->rq->ex;
     request_gone(p->rq);
     struct stream *client = exchange_upgrade(ex, buf_view(&head), &client_rest);
     buf_fini(&head);
-    tunnel_open(c, id, client, s, client_rest, rest);
+    if (client == NULL)
+        stream_reset(s);
+    else
+        tunnel_open(c, id, client, s, client_rest, rest);
 }
 
 static const struct http_call_events call_events = {.on_head = on_answer_head,
@@ -311,9 +366,12 @@ struct open_tunnel {
 static void on_tunnel_done(void *data)
 {
     struct open_tunnel *t = data;
-    scheduler_unhold(t->c->scheduler, slice_str(t->workspace_id));
-    DL_DELETE(t->c->tunnels, t);
+    struct controller *c = t->c;
+    scheduler_unhold(c->scheduler, slice_str(t->workspace_id));
+    DL_DELETE(c->tunnels, t);
     mem_free(t);
+    if (c->tunnels == NULL && c->on_tunnels_closed != NULL)
+        c->on_tunnels_closed(c);
 }
 
 static void tunnel_open(struct controller *c, const char *workspace_id, struct stream *client,
@@ -327,6 +385,16 @@ static void tunnel_open(struct controller *c, const char *workspace_id, struct s
     if (ws != NULL)
         scheduler_hold(c->scheduler, ws);
     t->tunnel = tunnel_start(client, upstream, client_first, upstream_first, on_tunnel_done, t);
+}
+
+void proxy_close(struct controller *c, void (*closed)(void *controller))
+{
+    struct open_tunnel *t;
+    c->on_tunnels_closed = closed;
+    DL_FOREACH (c->tunnels, t)
+        tunnel_close(t->tunnel);
+    if (c->tunnels == NULL)
+        loop_defer(&c->loop, closed, c);
 }
 
 void proxy_drain(struct controller *c)
@@ -381,6 +449,7 @@ static void on_awake(const struct workspace_answer *answer, void *data)
     struct arrival *a = data;
     a->wait = NULL;
     a->rq->on_gone = NULL;
+    a->rq->on_drain = NULL;
     struct workspace *ws = scheduler_find_id(a->rq->c->scheduler, slice_str(a->to.workspace_id));
     if (answer->code != 0) {
         refuse(a, answer->err);
@@ -402,6 +471,19 @@ static void on_gone_asleep(struct request *rq, void *data)
         workspace_wait_cancel(a->wait);
 }
 
+static void on_drain_asleep(struct request *rq, void *data)
+{
+    struct arrival *a = data;
+    struct err err = {0};
+    if (a->wait != NULL)
+        workspace_wait_cancel(a->wait);
+    a->wait = NULL;
+    rq->on_gone = NULL;
+    rq->on_drain = NULL;
+    err_set(&err, E_DRAINING, "this controller shuts down");
+    refuse(a, &err);
+}
+
 static void on_nudged(const struct workspace_answer *answer, void *data)
 {
     (void)answer;
@@ -412,6 +494,13 @@ static void on_nudged(const struct workspace_answer *answer, void *data)
 static void wake(struct arrival *a)
 {
     struct request *rq = a->rq;
+    struct billing_budget_view budget;
+    struct err over = {0};
+    if (a->to.ws->wish != WISH_RUNNING &&
+        billing_gate(rq->c->billing, rq->who.tenant->name, a->to.ws->namespace, &budget, &over) != 0) {
+        refuse(a, &over);
+        return;
+    }
     if (a->to.row->kind == PROXIED_HEALTH) {
         struct workspace *ws = a->to.ws;
         struct err err = {0};
@@ -422,6 +511,7 @@ static void wake(struct arrival *a)
         return;
     }
     rq->on_gone = on_gone_asleep;
+    rq->on_drain = on_drain_asleep;
     rq->data = a;
     a->wait = scheduler_wake(rq->c->scheduler, a->to.ws, WAKE_WAIT_MS, on_awake, a);
 }
@@ -443,7 +533,6 @@ static int admit(struct arrival *a, struct err *err)
     struct slice ns, name;
     if (!split(r->path, &ns, &name, &a->to.path))
         return err_set(err, E_NOT_FOUND, "expected /w/{namespace}/{name}/…");
-    a->to.row = proxied_find(r->method, a->to.path, &a->to.param);
     if (rq->who.tenant == NULL)
         return err_set(err, E_INVALID, "a fleet key must say whom it acts for: Reeve-Tenant: <tenant>");
     if (!name_is_valid(ns) || !name_is_valid(name) || !principal_has_namespace(&rq->who, ns))
@@ -471,6 +560,18 @@ static int admit(struct arrival *a, struct err *err)
     return 0;
 }
 
+/* The SDK retries a failing health check for ever and silently: leave a trace for who wonders, one a second.
+ */
+static void note_unauthenticated(struct request *rq, const struct http_request *r, const struct err *err)
+{
+    int64_t now = clock_mono_ms(rq->c->loop.clock);
+    if (now - rq->c->unauthenticated_noted_ms < 1000)
+        return;
+    rq->c->unauthenticated_noted_ms = now;
+    log_warn("proxy.unauthenticated", LF_STR("request", rq->id), LF_SLICE("path", r->path),
+             LF_STR("detail", err->msg));
+}
+
 void proxy_request(struct request *rq)
 {
     const struct http_request *r = exchange_request(rq->ex);
@@ -478,12 +579,18 @@ void proxy_request(struct request *rq)
     struct arrival *a = ARENA_NEW(request_arena(rq), struct arrival);
     bool is_websocket = r->wants_upgrade && slice_ieq_str(r->upgrade, "websocket");
     a->rq = rq;
-    int code = identity_of_request(rq->c, rq->tenancy, r, SLICE_NULL, is_websocket, &rq->who, &err);
-    if (code != 0) {
-        /* the SDK retries a failing health check for ever and silently: leave a trace for who wonders */
-        log_warn("proxy.unauthenticated", LF_STR("request", rq->id), LF_SLICE("path", r->path),
-                 LF_STR("detail", err.msg));
+    struct slice ns, name;
+    if (split(r->path, &ns, &name, &a->to.path))
+        a->to.row = proxied_find(r->method, a->to.path, &a->to.param);
+    int code = identity_of_request(rq->c, rq->tenancy, request_arena(rq), r, SLICE_NULL, is_websocket,
+                                   &rq->who, &err);
+    if (code == E_UNAUTHENTICATED) {
+        note_unauthenticated(rq, r, &err);
         request_error(rq, &err);
+        return;
+    }
+    if (code != 0) {
+        refuse(a, &err);
         return;
     }
     if (admit(a, &err) != 0) {

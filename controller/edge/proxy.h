@@ -33,5 +33,7 @@ size_t proxy_upstream_headers(struct request *rq, const struct workspace *ws, bo
 size_t proxy_answer_headers(struct request *rq, const struct http_response *r, struct http_header *h);
 /* Ends event streams cleanly and closes tunnels: the drain. */
 void proxy_drain(struct controller *c);
+/* When no exchange is left: closes what tunnels there are, then calls `closed`, in a later turn. */
+void proxy_close(struct controller *c, void (*closed)(void *controller));
 
 #endif

@@ -77,6 +77,19 @@ static bool query_is_known(struct request *rq)
     return true;
 }
 
+static bool authenticate(struct request *rq)
+{
+    struct err err = {0};
+    if (rq->route->authority == ROUTE_OPEN)
+        return true;
+    struct slice gateway = rq->route->authority == ROUTE_GATEWAY ? rq->params[0] : SLICE_NULL;
+    int code = identity_of_request(rq->c, rq->tenancy, request_arena(rq), exchange_request(rq->ex), gateway,
+                                   false, &rq->who, &err);
+    if (code != 0)
+        request_problem(rq, code, "%s", err.msg);
+    return code == 0;
+}
+
 static bool authorise(struct request *rq)
 {
     const struct route *r = rq->route;
@@ -140,12 +153,12 @@ static void on_body(struct exchange *ex, int code, struct slice body, void *data
         return;
     }
     rq->body = body;
-    act(rq);
+    if (authenticate(rq)) /* again: the key may have been revoked while the body came */
+        act(rq);
 }
 
 static void dispatch(struct request *rq, const struct http_request *r)
 {
-    struct err err = {0};
     struct buf allow = BUF_INIT(256);
     rq->route = route_find(r->method, r->path, rq->params, &allow);
     if (rq->route == NULL) {
@@ -157,14 +170,8 @@ static void dispatch(struct request *rq, const struct http_request *r)
         return;
     }
     buf_fini(&allow);
-    if (rq->route->authority != ROUTE_OPEN) {
-        struct slice gateway = rq->route->authority == ROUTE_GATEWAY ? rq->params[0] : SLICE_NULL;
-        int code = identity_of_request(rq->c, rq->tenancy, r, gateway, false, &rq->who, &err);
-        if (code != 0) {
-            request_problem(rq, code, "%s", err.msg);
-            return;
-        }
-    }
+    if (!authenticate(rq))
+        return;
     if (!authorise(rq) || !query_is_known(rq))
         return;
     size_t max = rq->route->body_max != 0 ? rq->route->body_max : BODY_MAX_DEFAULT;
