@@ -19,21 +19,43 @@
 
 /* --- reload --- */
 
+struct reload {
+    struct controller *c;
+    struct buf notes;
+    unsigned waits; /* parts that still load what they need from the store */
+    struct err err; /* the first that failed */
+    controller_reload_cb done;
+    void *data;
+};
+
+static void reload_part(struct reload *r, int code, const struct err *err, const char *part)
+{
+    if (code != 0 && r->err.code == 0) {
+        if (err != NULL)
+            r->err = *err;
+        (void)err_set(&r->err, code, "the file is applied, but %s cannot be loaded: %s", part,
+                      err != NULL ? err->msg : err_title(code));
+        log_error("reload.incomplete", LF_STR("part", part), LF_STR("detail", r->err.msg));
+    }
+    if (--r->waits > 0)
+        return;
+    if (r->done != NULL)
+        r->done(r->err.code, &r->err, buf_view(&r->notes), r->data);
+    buf_fini(&r->notes);
+    mem_free(r);
+}
+
 static void on_billing_reloaded(int code, const struct err *err, void *data)
 {
-    (void)data;
-    if (code != 0)
-        log_error("billing.reload_failed", LF_STR("detail", err != NULL ? err->msg : ""));
+    reload_part(data, code, err, "budgets");
 }
 
 static void on_keys_reloaded(int code, const struct err *err, void *data)
 {
-    (void)data;
-    if (code != 0)
-        log_error("keys.reload_failed", LF_STR("detail", err != NULL ? err->msg : ""));
+    reload_part(data, code, err, "service keys");
 }
 
-int controller_reload(struct controller *c, struct buf *ret_problems, struct buf *restart_notes)
+int controller_reload(struct controller *c, struct buf *ret_problems, controller_reload_cb done, void *data)
 {
     struct config_problems problems;
     struct tenancy *now = NULL;
@@ -50,29 +72,30 @@ int controller_reload(struct controller *c, struct buf *ret_problems, struct buf
         return code;
     }
     config_problems_fini(&problems);
-    tenancy_restart_diff(c->tenancy, now, restart_notes);
+    struct reload *r = MEM_NEW(struct reload);
+    *r = (struct reload){.c = c, .notes = BUF_INIT(16384), .waits = 2, .done = done, .data = data};
+    tenancy_restart_diff(c->tenancy, now, &r->notes);
     struct tenancy *old = c->tenancy;
     c->tenancy = now;
-    billing_reload(c->billing, now, on_billing_reloaded, c);
-    scheduler_reload(c->scheduler, now);
-    keyring_load(c->keyring, now, on_keys_reloaded, c);
-    door_reload(c->door);
-    tenancy_unref(old);
     c->reloads_total++;
     log_info("config.applied", LF_STR("file", c->config_path),
-             LF_SLICE("needs_restart", buf_view(restart_notes)));
+             LF_SLICE("needs_restart", buf_view(&r->notes)));
+    scheduler_reload(c->scheduler, now);
+    door_reload(c->door);
+    billing_reload(c->billing, now, on_billing_reloaded, r);
+    keyring_load(c->keyring, now, on_keys_reloaded, r);
+    tenancy_unref(old);
     return 0;
 }
 
 static void reload_by_signal(struct controller *c)
 {
-    struct buf problems = BUF_INIT((size_t)256 * 1024), notes = BUF_INIT(16384);
+    struct buf problems = BUF_INIT((size_t)256 * 1024);
     if (!c->is_ready || c->is_draining)
         return;
-    if (controller_reload(c, &problems, &notes) == 0)
+    if (controller_reload(c, &problems, NULL, NULL) == 0)
         audit_self(c, NULL, "config.reload", c->tenancy->file, SL("SIGHUP"));
     buf_fini(&problems);
-    buf_fini(&notes);
 }
 
 /* --- end --- */

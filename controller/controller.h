@@ -67,9 +67,12 @@ struct controller {
 /* Runs until the process shall end; gives its exit code. `config_path` outlives the call. */
 int controller_run(const char *config_path);
 
-/* Reads the file again and applies it atomically. On problems the running configuration stays; they are put
- * into *ret_problems' text. `restart_notes`: what takes effect only after a restart. 0 or E_INVALID. */
-int controller_reload(struct controller *c, struct buf *ret_problems, struct buf *restart_notes);
+/* Reads the file again and applies it atomically: 0, and `done` (may be NULL) fires once, never before the
+ * call has returned, when budgets and keys of the new file are in force; code is not 0 when their counters
+ * could not be loaded; restart_notes: what takes effect only after a restart, a line each. On problems
+ * E_INVALID: the running configuration stays, ret_problems says why, `done` does not fire. */
+typedef void (*controller_reload_cb)(int code, const struct err *err, struct slice restart_notes, void *data);
+int controller_reload(struct controller *c, struct buf *ret_problems, controller_reload_cb done, void *data);
 void controller_drain(struct controller *c);
 
 #endif

@@ -307,9 +307,11 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
     struct http_call *c = k->call;
 
     k->connecting = NULL;
+    p->n_connecting--;
     if (k->state == CLIENT_CLOSED) { /* cancelled */
         if (s != NULL)
             stream_close(s);
+        pool_serve_queue(p);
         conn_maybe_free(k);
         return;
     }
@@ -324,6 +326,7 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
     stream_own(s, &conn_events, k);
     stream_read_start(s);
     k->state = CLIENT_BUSY; /* in the same list */
+    pool_serve_queue(p);
     call_attach(c, k);
 }
 
@@ -341,6 +344,7 @@ void pool_connect(struct http_pool *p, struct http_call *c)
     DL_APPEND(p->conns, k);
     p->n_conns++;
     p->n_conns_held++;
+    p->n_connecting++;
     k->connecting = p->connector.open(&p->connector, p->loop, c->connect_timeout_ms, on_connected, k);
 }
 
@@ -352,11 +356,16 @@ static void call_give_idle(struct http_call *c, struct client_conn *k)
     call_attach(c, k);
 }
 
+static bool may_connect(const struct http_pool *p)
+{
+    return p->n_conns < p->limits.connections_max && p->n_connecting < p->limits.connecting_max;
+}
+
 void pool_place(struct http_pool *p, struct http_call *c)
 {
     if (p->idle != NULL) {
         call_give_idle(c, p->idle);
-    } else if (p->n_conns < p->limits.connections_max) {
+    } else if (may_connect(p)) {
         pool_connect(p, c);
     } else if (p->n_queued < p->limits.queue_max) {
         DL_APPEND2(p->queue, c, queue_prev, queue_next);
@@ -369,8 +378,7 @@ void pool_place(struct http_pool *p, struct http_call *c)
 
 void pool_serve_queue(struct http_pool *p)
 {
-    while (p->queue != NULL && !p->is_closing &&
-           (p->idle != NULL || p->n_conns < p->limits.connections_max)) {
+    while (p->queue != NULL && !p->is_closing && (p->idle != NULL || may_connect(p))) {
         struct http_call *c = p->queue;
 
         DL_DELETE2(p->queue, c, queue_prev, queue_next);
@@ -435,6 +443,8 @@ struct http_pool *http_pool_new(struct loop *l, const struct connector *c,
         p->limits.connections_max = 256;
     if (p->limits.queue_max == 0)
         p->limits.queue_max = 1024;
+    if (p->limits.connecting_max == 0)
+        p->limits.connecting_max = 32;
     if (p->limits.idle_max == 0)
         p->limits.idle_max = 256;
     if (p->limits.idle_timeout_ms == 0)

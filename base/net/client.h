@@ -28,6 +28,7 @@ void connector_endpoint_init(struct connector_endpoint *c, const struct endpoint
 struct http_pool;
 struct http_pool_limits {
     size_t connections_max;  /* 0: 256; calls beyond wait in a queue */
+    size_t connecting_max;   /* under way at once; 0: 32 */
     size_t queue_max;        /* 0: 1,024; beyond: E_UNAVAILABLE */
     size_t idle_max;         /* 0: 256 */
     int64_t idle_timeout_ms; /* 0: 30 s */

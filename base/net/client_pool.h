@@ -82,6 +82,7 @@ struct http_pool {
     struct client_conn *idle;  /* most recently used first */
     struct client_conn *conns; /* connecting and busy */
     size_t n_idle, n_conns;    /* n_conns: all that count against the limit, idle ones too */
+    size_t n_connecting;       /* opens under way, those of cancelled calls too */
     size_t n_conns_held;       /* allocated */
     struct http_call *calls, *queue;
     size_t n_queued, n_calls_held;

@@ -169,34 +169,44 @@ static void openapi(struct request *rq)
 
 /* --- reload --- */
 
+static void on_reloaded(int code, const struct err *err, struct slice notes, void *data)
+{
+    struct request *rq = request_release(data, NULL);
+    struct buf out = BUF_INIT((size_t)64 * 1024);
+    struct slice rest = slice_trim(notes), line;
+    struct jsonw w;
+    if (rq == NULL)
+        return;
+    if (code != 0) {
+        request_error(rq, err);
+        return;
+    }
+    audit_request(rq, "config.reload", rq->c->tenancy->file);
+    jsonw_init(&w, &out);
+    jsonw_object(&w);
+    jsonw_kbool(&w, "applied", true);
+    jsonw_key(&w, "needs_restart");
+    jsonw_array(&w);
+    for (bool more = rest.n > 0; more;) {
+        more = slice_cut(&rest, '\n', &line);
+        if (line.n > 0)
+            jsonw_slice(&w, line);
+    }
+    jsonw_array_end(&w);
+    jsonw_object_end(&w);
+    request_json(rq, 200, buf_view(&out), NULL, 0);
+    buf_fini(&out);
+}
+
 static void reload(struct request *rq)
 {
-    struct buf problems = BUF_INIT((size_t)256 * 1024), notes = BUF_INIT(16384),
-               out = BUF_INIT((size_t)512 * 1024);
-    struct jsonw w;
-    int code = controller_reload(rq->c, &problems, &notes);
-    if (code != 0) {
+    struct buf problems = BUF_INIT((size_t)256 * 1024);
+    struct request_hold *hold = request_hold(rq, NULL);
+    if (controller_reload(rq->c, &problems, on_reloaded, hold) != 0) {
+        (void)request_release(hold, NULL);
         request_problem(rq, E_INVALID, "the configuration was not applied:\n%s", buf_cstr(&problems));
-    } else {
-        struct slice rest = slice_trim(buf_view(&notes)), line;
-        audit_request(rq, "config.reload", rq->c->tenancy->file);
-        jsonw_init(&w, &out);
-        jsonw_object(&w);
-        jsonw_kbool(&w, "applied", true);
-        jsonw_key(&w, "needs_restart");
-        jsonw_array(&w);
-        for (bool more = rest.n > 0; more;) {
-            more = slice_cut(&rest, '\n', &line);
-            if (line.n > 0)
-                jsonw_slice(&w, line);
-        }
-        jsonw_array_end(&w);
-        jsonw_object_end(&w);
-        request_json(rq, 200, buf_view(&out), NULL, 0);
     }
     buf_fini(&problems);
-    buf_fini(&notes);
-    buf_fini(&out);
 }
 
 /* --- what is configured --- */
