@@ -61,6 +61,10 @@ static const struct exchange_events side_events = {.on_abort = on_side_gone};
 static void delete_done(struct side *d)
 {
     struct request *rq = d->rq;
+    if (rq == NULL) { /* a burial: the id stays its subject's */
+        side_free(d);
+        return;
+    }
     struct err err = {0};
     struct acp_server *s = acp_server_find(d->acp, d->to.workspace_id, d->to.param);
     acp_server_unclaim(d->acp, rq->who.tenant->id, d->to.workspace_id, d->to.param);
@@ -212,6 +216,31 @@ static void side_start(struct request *rq, const struct proxy_target *to, bool i
         d->deadline = timer_new(&rq->c->loop, on_deadline, d);
         timer_start(d->deadline, DELETE_MS);
     }
+}
+
+void acp_server_bury(struct acp_server *s)
+{
+    struct controller *c = s->acp->c;
+    struct workspace *ws = scheduler_find_id(c->scheduler, slice_str(s->workspace_id));
+    char target[ACP_SERVER_ID_MAX + 16], bearer[128];
+    if (ws == NULL || ws->server == NULL || c->is_draining)
+        return;
+    struct side *d = MEM_NEW(struct side);
+    (void)snprintf(target, sizeof target, "/v1/acp/%s", s->id);
+    (void)snprintf(bearer, sizeof bearer, "Bearer %s", ws->server_token);
+    struct http_header h[] = {{SL("Host"), SL("127.0.0.1")}, {SL("Authorization"), slice_str(bearer)}};
+    struct http_call_options o = {.method = SL("DELETE"),
+                                  .target = slice_str(target),
+                                  .headers = h,
+                                  .n_headers = ARRAY_LEN(h),
+                                  .is_single = true,
+                                  .head_timeout_ms = DELETE_MS,
+                                  .idle_timeout_ms = DELETE_MS};
+    d->acp = s->acp;
+    d->answer = BUF_INIT(LIST_BYTES_MAX);
+    d->is_delete = true;
+    d->call = http_call_start(ws->server, &o, &side_call_events, d);
+    mem_wipe(bearer, sizeof bearer);
 }
 
 /* --- GET and DELETE: only its owner's --- */

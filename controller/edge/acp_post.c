@@ -273,6 +273,7 @@ static void pass_on(struct acp_post *p)
         .length = p->body.n,
         .body = p->body,
     };
+    p->server->is_dead = false;
     p->acp->c->proxied_total++;
     p->is_passed_on = true;
     p->rq->on_drain = on_drain;
@@ -319,6 +320,8 @@ static void on_claimed(int code, const struct err *cause, void *data)
         err_set(&err, E_NOT_FOUND, "this server id belongs to somebody else");
     else if (code != 0)
         err_set(&err, code, "server id: %s", cause != NULL ? cause->msg : err_title(code));
+    else if (p->server->is_dead && !p->has_agent)
+        err_set(&err, E_GONE, "session lost: the agent exited; initialize again with ?agent=");
     else if (p->is_prompt)
         (void)billing_gate(p->acp->c->billing, p->rq->who.tenant->name,
                            ws != NULL ? ws->namespace : SLICE_EMPTY, &budget, &err);

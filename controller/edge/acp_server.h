@@ -36,6 +36,7 @@ struct acp_server {
     struct acp_pending *pending;
     size_t n_pending;
     struct buf late; /* errors for requests whose POST was answered and that no stream could take yet */
+    bool is_dead;    /* its agent exited: only a POST that may make it anew is passed on */
     unsigned busy;   /* somebody up the stack still needs it */
     UT_hash_handle hh;
 };
@@ -72,6 +73,9 @@ void acp_server_fail(struct acp_server *s, const struct err *err);
 /* Tells the client about one request whose POST was answered already. */
 void acp_server_error(struct acp_server *s, struct slice id, const struct err *err);
 
+/* acp.c: ends the session inside, with nobody waiting: an agent that exited leaves a corpse that answers 502.
+ */
+void acp_server_bury(struct acp_server *s);
 /* acp_post.c */
 void acp_post_start(struct request *rq, const struct proxy_target *to, struct acp_server *s);
 void acp_post_attached(struct acp_post *p);                        /* answer 202 if that is due */

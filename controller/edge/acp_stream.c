@@ -233,7 +233,9 @@ static enum event_fate event_fate(struct acp_stream *st, const struct event *e)
 static void agent_exited(struct acp_stream *st)
 {
     struct err err = {0};
-    err_set(&err, E_GONE, "the agent exited");
+    err_set(&err, E_GONE, "session lost: the agent exited");
+    st->server->is_dead = true;
+    acp_server_bury(st->server);
     acp_server_fail(st->server, &err);
 }
 
