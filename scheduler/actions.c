@@ -3,9 +3,9 @@
  * rest. */
 #include "scheduler/entry.h"
 
-#include "base/core/mem.h"
+#include <string.h>
 
-#define SUSPECT_EVERY_MS 1000 /* a look at most so often on the word of the edge */
+#include "base/core/mem.h"
 
 static struct entry *entry_of(struct workspace *ws)
 {
@@ -101,19 +101,15 @@ void scheduler_unhold(struct scheduler *s, struct slice workspace_id)
     e->touched_ms = now_mono(s);
     int64_t after = reconcile_idle_after(e);
     if (e->holds == 0 && after > 0 && e->is_reached && e->work == NULL) {
-        due_set(e, e->touched_ms + after);
+        reconcile_rest(e);
     }
 }
 
 void scheduler_suspect(struct scheduler *s, struct workspace *ws)
 {
-    struct entry *e = entry_of(ws);
-    int64_t now = now_mono(s);
-    if (e->suspect_ms != 0 && now - e->suspect_ms < SUSPECT_EVERY_MS) {
-        return;
+    if (!s->is_closing) {
+        doubt_suspect(entry_of(ws));
     }
-    e->suspect_ms = now;
-    reconcile_doubt(e, "the server did not answer; looking at the sandbox");
 }
 
 void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
@@ -124,8 +120,11 @@ void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, s
     if (e == NULL || e->is_new || s->is_closing || !slice_eq_str(sandbox_id, e->sandbox_name)) {
         return; /* a former sandbox's last words */
     }
+    if (strcmp(what, "server_started") == 0 && e->work != NULL && e->work->is_healing) {
+        return; /* that is what we are waiting for */
+    }
     struct buf reason = BUF_INIT(REASON_MAX - 1);
     (void)buf_printf(&reason, "the provider reports: %.100s", what);
-    reconcile_doubt(e, buf_cstr(&reason));
+    doubt_event(e, buf_cstr(&reason));
     buf_fini(&reason);
 }

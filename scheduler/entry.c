@@ -204,6 +204,9 @@ void entry_take(struct entry *e, const struct draft *d, uint64_t version)
     if (d->fact.generation != e->fact.generation || d->fact.wish != e->fact.wish) {
         e->healing_ms = 0;
     }
+    if (d->fact.generation != e->fact.generation) {
+        doubt_reset(e); /* of the former sandbox; how often there is a new one is paced by its failures */
+    }
     e->fact = d->fact;
     e->ws.version = version;
     entry_reason(e, d->reason);
@@ -239,6 +242,9 @@ void entry_disconnect(struct entry *e)
     }
     http_pool_close(e->ws.server);
     e->ws.server = NULL;
+    if (e->work != NULL) {
+        health_drop(e->work);
+    }
     struct place *p = place_find(e->s, e->fact.provider);
     must(p != NULL); /* providers outlive the scheduler */
     /* Later: the pool gives back its connector only after its own calls have been told. */

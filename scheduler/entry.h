@@ -113,10 +113,12 @@ struct entry {
     struct work *work; /* the step in flight */
     struct connector *connector;
     struct entry *boot_prev, *boot_next;
-    int64_t touched_ms, ready_ms, suspect_ms, retry_ms, due_ms, healing_ms; /* monotonic */
-    uint32_t due_at; /* place in the heap + 1; 0: not in */
+    int64_t touched_ms, ready_ms, retry_ms, due_ms, healing_ms; /* monotonic */
+    int64_t doubt_ms, doubt_next_ms; /* monotonic: the last one that counted; none is acted on before */
+    uint32_t due_at;                 /* place in the heap + 1; 0: not in */
     uint32_t holds;
     uint16_t failures; /* in a row */
+    uint16_t doubts;   /* in a row; doubt.c */
     uint16_t commit_tries;
     bool is_new;      /* its first commit is under way: not yet there for others */
     bool is_doubtful; /* … and its outcome is unknown */
@@ -124,6 +126,9 @@ struct entry {
     bool is_kicked;       /* look at it again when what is under way has ended */
     bool is_reached;      /* this process has seen its server healthy */
     bool is_attempt_used; /* create may have been called with this attempt */
+    bool has_doubt;       /* a provider's event waits for doubt_next_ms */
+    bool wants_look;      /* the next pass looks though it is at rest */
+    bool is_hearsay;      /* … on the word of the edge */
     bool in_boot_queue, is_boot;
     struct home *home; /* being taken up by the first commit */
 };
@@ -327,7 +332,9 @@ struct work {
     /* health.c */
     bool has_timer;
     struct timer timer;
+    struct http_pool *probe; /* health's own connections: the traffic's may all be taken */
     struct http_call *call;
+    unsigned health_failures; /* questions that got no good answer */
     int64_t health_until_ms, health_delay_ms;
     int health_status;
     bool is_healing; /* between health_start and on_health */
@@ -350,11 +357,20 @@ bool reconcile_is_at_rest(const struct entry *e);
 void boot_done(struct entry *e);          /* boot.c: it rests or waits for its time */
 void reconcile_boot(struct scheduler *s); /* looks at all that are not at rest, BOOT_PARALLEL at a time */
 void reconcile_stop_all(struct scheduler *s);
-/* Looks at it again though it seems well; `reason` until it is. */
-void reconcile_doubt(struct entry *e, const char *reason);
 int64_t reconcile_idle_after(const struct entry *e); /* ms; 0: never */
+void reconcile_rest(struct entry *e); /* nothing to do but to wait for its idle time, or a doubt's */
+
+/* --- doubt.c --- */
+/* A provider's event: look at it again though it seems well; `reason` until it is. */
+void doubt_event(struct entry *e, const char *reason);
+void doubt_suspect(struct entry *e);                    /* a call to its server went wrong */
+void doubt_failed(struct entry *e, const char *reason); /* the look at a ready one found it unwell */
+void doubt_later(struct entry *e, int64_t after_ms);    /* its provider is left alone: look then */
+void doubt_reset(struct entry *e);                      /* another sandbox */
+bool doubt_due(struct entry *e);                        /* its time has come; true: it is being looked at */
 
 /* --- health.c --- */
+void health_drop(struct work *w); /* its server is let go of */
 void health_start(struct work *w);
 void health_stop(struct work *w);
 void on_health(struct work *w, int code, const struct err *err); /* reconcile.c */

@@ -2,7 +2,9 @@
  * is over.
  *
  * The first questions meet a server that is not listening yet: refused connections are the normal course, not
- * failures. Only a 200 to a request that carries the server's token counts. */
+ * failures. Only a 200 to a request that carries the server's token counts. The questions have a pool of
+ * their own: that of the traffic may be full of long streams, and a server is not ill because it is in
+ * demand. One that was ready when the questions began (doubt.c) stays so until the second one has failed. */
 #include "scheduler/entry.h"
 
 #include "base/core/mem.h"
@@ -11,12 +13,22 @@
 #define HEALTH_MAX_MS    250
 #define HEALTH_ANSWER_MS 2000
 #define HEALTH_HOST      "127.0.0.1:2468"
+#define HEALTH_TRIES     2 /* failed questions after which one is not ready any more */
 
 static void health_ask(struct work *w);
+
+void health_drop(struct work *w)
+{
+    if (w->probe != NULL) {
+        http_pool_close(w->probe);
+        w->probe = NULL;
+    }
+}
 
 static void health_end(struct work *w, int code, const struct err *err)
 {
     timer_stop(&w->timer);
+    health_drop(w);
     on_health(w, code, err);
 }
 
@@ -27,6 +39,9 @@ static void health_again(struct work *w)
     if (w->e->ws.server == NULL) { /* let go meanwhile: the wish has changed */
         health_end(w, E_CANCELLED, NULL);
         return;
+    }
+    if (++w->health_failures >= HEALTH_TRIES && w->e->is_reached) {
+        doubt_failed(w->e, "the server did not answer; looking at the sandbox");
     }
     if (now >= w->health_until_ms) {
         struct err err = {0};
@@ -95,7 +110,7 @@ static void health_ask(struct work *w)
                                         .head_timeout_ms = HEALTH_ANSWER_MS,
                                         .idle_timeout_ms = HEALTH_ANSWER_MS};
     w->health_status = 0;
-    w->call = http_call_start(e->ws.server, &o, &events, w);
+    w->call = http_call_start(w->probe, &o, &events, w);
     buf_wipe(&bearer);
 }
 
@@ -120,7 +135,9 @@ void health_start(struct work *w)
     }
     w->health_until_ms = w->e->healing_ms + w->s->o.timing.health_deadline_ms;
     w->health_delay_ms = HEALTH_FIRST_MS;
+    w->health_failures = 0;
     w->is_healing = true;
+    w->probe = http_pool_new(w->s->loop, w->e->connector, NULL);
     health_ask(w);
 }
 

@@ -35,6 +35,8 @@ void on_health(struct work *w, int code, const struct err *err)
         work_end(w);
     } else if (code != 0) {
         work_fail_renew(w, "server", code, err, RENEW_SANDBOX); /* the next one starts from a fresh sandbox */
+    } else if (e->is_reached) {
+        work_end(w); /* it was looked at on a doubt, and all is well: nothing has changed */
     } else if (e->fact.state == WS_READY) {
         e->is_reached = true;
         e->ready_ms = e->touched_ms = now_mono(w->s);
@@ -72,7 +74,7 @@ static void on_started(int code, const struct err *err, void *data)
         work_fail(w, w->is_resume ? "resume" : "start", code, err);
         return;
     }
-    if (w->was_running) {
+    if (w->was_running && !e->is_reached) {
         w->s->stats.adopted++;
     }
     /* Recorded while the server comes up; `ready` is queued behind it. */
@@ -370,6 +372,7 @@ static void work_describe(struct work *w)
         work_end(w);
         return;
     }
+    w->e->wants_look = false;
     p->ops->describe(p, slice_str(w->e->sandbox_name), w->s->o.timing.call_ms, on_described, w);
 }
 
@@ -397,10 +400,13 @@ int64_t reconcile_idle_after(const struct entry *e)
     return t == NULL || e->fact.state != WS_READY || e->fact.wish != WISH_RUNNING ? 0 : t->suspend_after_ms;
 }
 
-static void rest(struct entry *e)
+void reconcile_rest(struct entry *e)
 {
     int64_t after = reconcile_idle_after(e);
-    if (after > 0 && e->holds == 0) {
+    bool is_idle_due = after > 0 && e->holds == 0;
+    if (e->has_doubt && !(is_idle_due && e->touched_ms + after < e->doubt_next_ms)) {
+        due_set(e, e->doubt_next_ms);
+    } else if (is_idle_due) {
         due_set(e, e->touched_ms + after);
     } else {
         due_clear(e);
@@ -431,8 +437,10 @@ static void pass(struct entry *e)
     struct scheduler *s = e->s;
     char reason[REASON_MAX];
     int64_t wait_ms = 0;
-    if (reconcile_is_at_rest(e)) {
-        rest(e);
+    bool is_look = e->wants_look && e->is_reached;
+    if (reconcile_is_at_rest(e) && !is_look) {
+        e->wants_look = false;
+        reconcile_rest(e);
         return;
     }
     if (e->retry_ms > now_mono(s)) {
@@ -454,6 +462,11 @@ static void pass(struct entry *e)
         return;
     }
     if (!place_allows(s, p, &wait_ms)) {
+        if (is_look) { /* as far as we know it runs */
+            doubt_later(e, wait_ms);
+            reconcile_rest(e);
+            return;
+        }
         (void)snprintf(reason, sizeof reason, "provider %.*s is left alone after repeated failures: %s",
                        SL_ARG(p->name), p->last);
         wait_for_place(e, reason, wait_ms + (int64_t)rnd_below(s->loop->rnd, (uint64_t)wait_ms / 4 + 2));
@@ -489,30 +502,16 @@ void reconcile_due(struct entry *e)
     int64_t after = reconcile_idle_after(e);
     if (e->is_doubtful) {
         create_look_again(e);
+    } else if (doubt_due(e)) {
+        return;
     } else if (e->is_reached && after > 0) {
         if (e->holds == 0 && now_mono(e->s) >= e->touched_ms + after) {
             const struct edit x = {.cause = SUSPEND_IDLE};
             entry_change(e, edit_suspend, &x, NULL, NULL);
         } else if (e->work == NULL) {
-            rest(e);
+            reconcile_rest(e);
         }
     } else {
         reconcile_kick(e);
     }
-}
-
-void reconcile_doubt(struct entry *e, const char *reason)
-{
-    if (e->work != NULL && e->work->is_healing) {
-        health_stop(e->work); /* it may wait for a server that is dead: look at the sandbox first */
-        return;
-    }
-    if (e->fact.state != WS_READY || !e->is_reached) {
-        return;
-    }
-    e->is_reached = false;
-    e->retry_ms = 0;
-    entry_reason(e, reason);
-    entry_view(e, true);
-    reconcile_kick(e);
 }

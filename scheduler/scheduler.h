@@ -25,7 +25,8 @@ struct scheduler_timing {
     int64_t call_ms;                          /* describe, start, list [30,000] */
     int64_t call_long_ms;                     /* create, suspend, resume, destroy [120,000] */
     int64_t settled_after_ms;                 /* ready for so long forgets former failures [60,000] */
-    int64_t close_ms;                         /* how long close waits for calls in flight [5,000] */
+    int64_t doubt_first_ms, doubt_max_ms; /* between looks at one that is said to be unwell [1,000, 30,000] */
+    int64_t close_ms;                     /* how long close waits for calls in flight [5,000] */
 };
 
 struct scheduler_options {
@@ -127,9 +128,10 @@ void scheduler_touch(struct scheduler *s, struct workspace *ws); /* activity: mo
 /* Long traffic (SSE, WebSocket, a prompt) holds a workspace awake. */
 void scheduler_hold(struct scheduler *s, struct workspace *ws);
 void scheduler_unhold(struct scheduler *s, struct slice workspace_id);
-/* The edge saw the server inside refuse a connection or answer nonsense: look at it now. */
+/* The edge saw the server inside refuse a connection, answer nonsense or not at all: look at it, at most once
+ * a second. It stays ready while it is looked at: perhaps it was only busy. */
 void scheduler_suspect(struct scheduler *s, struct workspace *ws);
-/* From a provider's on_event and on_door. */
+/* From a provider's on_event. May come at any rate: see doubt.c. */
 void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
                                  const char *what);
 

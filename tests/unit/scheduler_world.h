@@ -31,6 +31,8 @@ struct fake_sandbox {
     char token[128], key[128], tz[32];
     unsigned starts; /* of its server's process */
     int asks;        /* health questions until it is up */
+    bool is_busy;    /* answers no health question in time */
+    unsigned asked;  /* health questions in all */
     struct fake_sandbox *prev, *next;
 };
 struct fake_home {
@@ -625,11 +627,17 @@ static void on_call(void *data)
     struct err err = {0};
     if (!c->is_cancelled) {
         struct fake_sandbox *x = p->is_closed ? NULL : fake_find(p->to.p, p->to.id);
+        if (x != NULL) {
+            x->asked++;
+        }
         if (x == NULL || x->state != SANDBOX_RUNNING || x->asks > 0) {
             if (x != NULL && x->asks > 0) {
                 x->asks--;
             }
             (void)err_set(&err, p->is_closed ? E_CANCELLED : E_UNAVAILABLE, "connection refused");
+            c->ev.on_error(c, err.code, &err, c->data);
+        } else if (x->is_busy) {
+            (void)err_set(&err, E_TIMEOUT, "no answer in time");
             c->ev.on_error(c, err.code, &err, c->data);
         } else {
             char right[160];
@@ -884,7 +892,9 @@ static inline struct world *world_new(uint64_t seed)
                                           .breaker_first_ms = 10,
                                           .breaker_max_ms = 20,
                                           .health_deadline_ms = 2000,
-                                          .settled_after_ms = 5};
+                                          .settled_after_ms = 5,
+                                          .doubt_first_ms = 2,
+                                          .doubt_max_ms = 20};
     w->grace_ms = 30;
     w->sweep_ms = 10;
     world_start(w);

@@ -376,6 +376,22 @@ static void test_restart(void **state)
     world_free(w);
 }
 
+struct at_generation {
+    const char *name;
+    uint64_t generation;
+};
+static bool is_ready_at(struct world *w, void *data)
+{
+    const struct at_generation *g = data;
+    struct workspace *ws = find(w, "alice", g->name);
+    return ws != NULL && ws->state == WS_READY && ws->generation == g->generation;
+}
+static void ready_at(struct world *w, const char *name, uint64_t generation)
+{
+    struct at_generation g = {name, generation};
+    run_while(w, is_ready_at, &g);
+}
+
 static void test_sandbox_dies(void **state)
 {
     (void)state;
@@ -392,8 +408,7 @@ static void test_sandbox_dies(void **state)
     /* vanished altogether, noticed by the edge */
     fake_sandbox_free(&w->p[0], sandbox_of(w, ws));
     scheduler_suspect(w->s, ws);
-    run_while(w, is_ready, "dev");
-    assert_int_equal(ws->generation, 3);
+    ready_at(w, "dev", 3);
     /* a suspicion that is wrong changes nothing durable */
     uint64_t version = ws->version;
     x = sandbox_of(w, ws);
@@ -460,7 +475,7 @@ static void test_elsewhere(void **state)
     w->p[1].fail_code[F_CREATE] = E_CAPACITY;
     w->p[1].fail_times[F_CREATE] = 2;
     scheduler_suspect(w->s, find(w, "alice", "dev"));
-    run_while(w, is_ready, "dev");
+    ready_at(w, "dev", 2);
     assert_true(slice_eq_str(find(w, "alice", "dev")->provider, "two"));
     assert_null(w->p[0].sandboxes);
     world_free(w);
@@ -729,12 +744,6 @@ static void test_provider_gone(void **state)
     world_free(w);
 }
 
-static bool is_new_generation(struct world *w, void *data)
-{
-    struct workspace *ws = find(w, "alice", data);
-    return ws->generation == 2 && ws->state == WS_READY;
-}
-
 static void test_dies_while_starting(void **state)
 {
     (void)state;
@@ -750,7 +759,165 @@ static void test_dies_while_starting(void **state)
     x->state = SANDBOX_EXITED;
     w->p[0].asks = 0;
     scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "exited");
-    run_while(w, is_new_generation, "dev"); /* long before the deadline of its health */
+    ready_at(w, "dev", 2); /* long before the deadline of its health */
+    world_free(w);
+}
+
+/* One second of a sandbox is 10 ms here. */
+static struct world *slow_doubts(uint64_t seed)
+{
+    struct world *w = world_new(seed);
+    world_stop(w);
+    w->timing.doubt_first_ms = 10;
+    w->timing.doubt_max_ms = 300;
+    w->timing.settled_after_ms = 600;
+    world_start(w);
+    assert_int_equal(put(w, "alice", "dev").state, WS_READY);
+    return w;
+}
+static bool is_not_ready(struct world *w, void *data)
+{
+    return !is_ready(w, data);
+}
+/* How many looks the pacing allows in so many ms, the first one and one that was under way included. */
+static unsigned looks_max(int64_t ms)
+{
+    unsigned n = 2;
+    for (int64_t spacing = 10; ms > 0; spacing = spacing * 2 > 300 ? 300 : spacing * 2, n++) {
+        ms -= spacing;
+    }
+    return n;
+}
+
+/* The agent inside kills the server without end, and its own listener answers well each time. */
+static void test_flapping(void **state)
+{
+    (void)state;
+    struct world *w = slow_doubts(24);
+    struct workspace *ws = find(w, "alice", "dev");
+    struct fake_sandbox *x = sandbox_of(w, ws);
+    uint64_t version = ws->version;
+    unsigned changes = w->changes, starts = w->p[0].calls[F_START];
+    int64_t begin = clock_mono_ms(w->loop.clock);
+    for (int i = 0; i < 1000; i++) {
+        scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "server_exited");
+        if (i == 0) { /* the first one is believed at once */
+            assert_int_equal(ws->state, WS_BOOTSTRAPPING);
+            assert_non_null(strstr(ws->reason, "server_exited"));
+        }
+        run_ms(w, 1);
+    }
+    int64_t took = clock_mono_ms(w->loop.clock) - begin;
+    run_while(w, is_ready, "dev");
+    assert_true(w->changes - changes <= 4);
+    assert_true(w->p[0].calls[F_START] - starts >= 3);
+    assert_true(w->p[0].calls[F_START] - starts <= looks_max(took));
+    assert_int_equal(ws->version, version); /* nothing was written */
+    assert_int_equal(read_events(w, tenant_id(w, "acme"), ws->id).n, 3);
+    assert_int_equal(ws->generation, 1);
+    /* an event in the time of rest is not lost: the sandbox is gone, and nobody else says so */
+    x->state = SANDBOX_EXITED;
+    scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "exited");
+    ready_at(w, "dev", 2);
+    /* a new sandbox begins without that past */
+    x = sandbox_of(w, ws);
+    scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "server_exited");
+    assert_int_equal(ws->state, WS_BOOTSTRAPPING);
+    run_while(w, is_ready, "dev");
+    /* and so does one that stayed well for long enough */
+    run_ms(w, 650);
+    scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id), "server_exited");
+    assert_int_equal(ws->state, WS_BOOTSTRAPPING);
+    run_while(w, is_ready, "dev");
+    world_free(w);
+}
+
+/* It dies each time, before it is healthy and after: states change, but ever less often. */
+static void test_crash_loop(void **state)
+{
+    (void)state;
+    struct world *w = slow_doubts(25);
+    struct workspace *ws = find(w, "alice", "dev");
+    struct fake_sandbox *x = sandbox_of(w, ws);
+    uint64_t version = ws->version;
+    unsigned changes = w->changes, starts = w->p[0].calls[F_START];
+    int64_t begin = clock_mono_ms(w->loop.clock);
+    for (int i = 0; i < 600; i++) {
+        if (ws->state == WS_READY) {
+            x->asks = 3;
+        }
+        scheduler_on_provider_event(w->s, slice_str(x->id), slice_str(ws->id),
+                                    i % 2 == 0 ? "server_exited" : "server_started");
+        scheduler_suspect(w->s, ws);
+        run_ms(w, 1);
+    }
+    int64_t took = clock_mono_ms(w->loop.clock) - begin;
+    assert_true(w->p[0].calls[F_START] - starts <= looks_max(took));
+    assert_true(w->changes - changes <= 2 * looks_max(took));
+    assert_int_equal(ws->version, version);
+    assert_int_equal(ws->generation, 1);
+    x->asks = 0;
+    run_while(w, is_ready, "dev");
+    world_free(w);
+}
+
+static void test_suspect(void **state)
+{
+    (void)state;
+    struct world *w = slow_doubts(26);
+    struct workspace *ws = find(w, "alice", "dev");
+    struct fake_sandbox *x = sandbox_of(w, ws);
+    unsigned changes = w->changes, starts = w->p[0].calls[F_START], asked = x->asked;
+    /* a server that is merely busy: looked at, ready all the time, and not at every word */
+    int64_t begin = clock_mono_ms(w->loop.clock);
+    for (int i = 0; i < 100; i++) {
+        scheduler_suspect(w->s, ws);
+        scheduler_suspect(w->s, ws);
+        assert_int_equal(ws->state, WS_READY);
+        run_ms(w, 1);
+    }
+    int64_t took = clock_mono_ms(w->loop.clock) - begin;
+    assert_int_equal(w->changes, changes);
+    assert_true(w->p[0].calls[F_START] - starts >= 1);
+    assert_true(w->p[0].calls[F_START] - starts <= took / 10 + 2);
+    assert_true(x->asked - asked >= 1);
+    /* one question that it does not answer in time is asked again */
+    run_ms(w, 15);
+    asked = x->asked;
+    x->is_busy = true;
+    scheduler_suspect(w->s, ws);
+    while (x->asked == asked) {
+        assert_int_equal(ws->state, WS_READY);
+        run_ms(w, 1);
+    }
+    x->is_busy = false;
+    run_ms(w, 30);
+    assert_int_equal(w->changes, changes);
+    assert_int_equal(ws->state, WS_READY);
+    /* two are not; it comes back when it answers, in the same sandbox */
+    x->is_busy = true;
+    scheduler_suspect(w->s, ws);
+    run_while(w, is_not_ready, "dev");
+    assert_int_equal(ws->state, WS_BOOTSTRAPPING);
+    x->is_busy = false;
+    run_while(w, is_ready, "dev");
+    assert_int_equal(ws->generation, 1);
+    /* put to sleep in the middle of a look */
+    run_ms(w, 30);
+    x->is_busy = true;
+    scheduler_suspect(w->s, ws);
+    assert_int_equal(suspend(w, "dev", SUSPEND_IDLE).code, 0);
+    x->is_busy = false;
+    assert_int_equal(wake(w, "dev").code, 0);
+    /* a provider that is away says nothing about what runs there: looked at when it is back */
+    run_ms(w, 30);
+    w->p[0].fail_code[F_DESCRIBE] = E_UNAVAILABLE;
+    w->p[0].fail_times[F_DESCRIBE] = 1;
+    scheduler_suspect(w->s, ws);
+    run_while(w, is_not_ready, "dev");
+    assert_non_null(strstr(ws->reason, "provider one: describe"));
+    run_while(w, is_ready, "dev");
+    assert_int_equal(ws->generation, 1);
     world_free(w);
 }
 
@@ -1043,6 +1210,9 @@ int main(void)
         cmocka_unit_test(test_limited_starts),
         cmocka_unit_test(test_provider_gone),
         cmocka_unit_test(test_dies_while_starting),
+        cmocka_unit_test(test_flapping),
+        cmocka_unit_test(test_crash_loop),
+        cmocka_unit_test(test_suspect),
         cmocka_unit_test(test_scale),
         cmocka_unit_test(test_simulation),
     };
