@@ -7,6 +7,7 @@
  * there becomes the error's text. */
 #include "providers/local_run.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -130,6 +131,9 @@ int local_entry_watch(struct local_entry *e, pid_t pid, struct err *err)
         return 0;
     must(e->pid == 0);
     int fd = local_pidfd_open(pid);
+    if (fd < 0 && errno != ESRCH) /* out of descriptors */
+        return err_set(err, err_from_errno(errno), "cannot watch process %ld: %s", (long)pid,
+                       strerror(errno));
     if (fd < 0)
         return err_set(err, E_NOT_FOUND, "process %ld is gone", (long)pid);
     /* It held init's lock before the descriptor was opened and does so now: the descriptor is init's. */
