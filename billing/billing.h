@@ -80,6 +80,11 @@ struct billing_budget_view {
  * tell. */
 int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
                  struct billing_budget_view *ret_view, struct err *err);
+/* May a call of this model be made? 0, or E_FORBIDDEN naming it: it has no price, and the configuration says
+ * `unpriced: deny`. From memory. */
+int billing_admit_model(struct billing *b, struct slice model, struct err *err);
+/* True when models without a price are refused. */
+bool billing_wants_model(const struct billing *b);
 /* The tenant's budget instances of the present window, from memory: those of the tenant always, those of a
  * namespace once something was counted there. Returns how many were written to out (<= max). */
 size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_budget_view *out, size_t max);

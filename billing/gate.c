@@ -123,3 +123,17 @@ size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_bu
     }
     return n;
 }
+
+bool billing_wants_model(const struct billing *b)
+{
+    return b->book->tenancy->prices.deny_unpriced;
+}
+
+int billing_admit_model(struct billing *b, struct slice model, struct err *err)
+{
+    const struct book *k = b->book;
+    if (!k->tenancy->prices.deny_unpriced || (k->prices != NULL && price_find(k->prices, model) != NULL))
+        return 0;
+    return err_set(err, E_FORBIDDEN, "model `%.*s` has no price, and models without a price are refused",
+                   (int)(model.n < 200 ? model.n : 200), model.p);
+}

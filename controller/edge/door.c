@@ -4,12 +4,14 @@
 #include "base/core/hash.h"
 #include "base/core/log.h"
 #include "base/core/mem.h"
+#include "controller/edge/peek.h"
 #include "controller/edge/request.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define DOOR_CONNECTIONS_MAX 128 /* of one workspace: descriptors are everybody's */
+#define DOOR_CONNECTIONS_MAX 128           /* of one workspace: descriptors are everybody's */
+#define HELD_BYTES_MAX       (1024 * 1024) /* of a body whose model is awaited */
 #define DOOR_BODY_MAX        ((uint64_t)64 * 1024 * 1024)
 /* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead.
  */
@@ -48,6 +50,8 @@ struct door_call {
     struct door *door;
     struct exchange *ex;
     struct http_call *call;
+    struct peek *peek; /* NULL: the model does not matter */
+    struct buf held;   /* of the body, until its model is known */
     char workspace_id[40];
     uint64_t body_bytes;
     bool is_answered, is_sse, is_held;
@@ -140,6 +144,7 @@ static void call_free(struct door_call *dc)
     if (dc->is_held)
         scheduler_unhold(dc->door->c->scheduler, slice_str(dc->workspace_id));
     dc->is_held = false;
+    buf_fini(&dc->held);
 }
 
 static void on_head(struct http_call *call, const struct http_response *r, void *data)
@@ -208,23 +213,62 @@ static const struct http_call_events call_events = {.on_head = on_head,
                                                     .on_error = on_error,
                                                     .on_drain = on_call_drain};
 
+/* The body is of no use any more: what came of an answer is cut, else it is refused. */
+static void call_refuse(struct door_call *dc, const struct err *err)
+{
+    if (dc->call != NULL)
+        http_call_cancel(dc->call);
+    dc->call = NULL;
+    call_free(dc);
+    if (dc->is_answered) {
+        exchange_abort(dc->ex);
+        return;
+    }
+    exchange_close_after(dc->ex);
+    refuse(dc->door, dc->ex, err);
+}
+
+static int call_begin(struct door_call *dc, struct err *err);
+
+/* Holds the body back until its model is known and may be used. True: the call is under way and `bytes` are
+ * to be passed on; false: held, or refused. */
+static bool body_judge(struct door_call *dc, struct slice bytes)
+{
+    struct err err = {0};
+    if (peek_feed(dc->peek, bytes, &err) != 0) {
+        call_refuse(dc, &err);
+        return false;
+    }
+    if (dc->call != NULL || dc->is_answered)
+        return true;
+    struct slice model = peek_model(dc->peek);
+    if (buf_slice(&dc->held, bytes) != 0)
+        err_set(&err, E_TOO_LARGE, "body: `model` must come within its first %d bytes", HELD_BYTES_MAX);
+    else if (model.p != NULL && billing_admit_model(dc->door->c->billing, model, &err) == 0)
+        (void)call_begin(dc, &err);
+    if (err.code != 0) {
+        call_refuse(dc, &err);
+    } else if (dc->call != NULL) {
+        if (http_call_write(dc->call, buf_view(&dc->held)) == E_AGAIN)
+            exchange_body_stop(dc->ex);
+        buf_fini(&dc->held);
+    }
+    return false;
+}
+
 static void on_request_body(struct exchange *ex, struct slice bytes, void *data)
 {
     struct door_call *dc = data;
     struct err err = {0};
     dc->body_bytes += bytes.n;
-    if (dc->call == NULL)
-        return;
-    if (dc->body_bytes > DOOR_BODY_MAX && !dc->is_answered) {
-        http_call_cancel(dc->call);
-        dc->call = NULL;
-        call_free(dc);
-        exchange_close_after(ex);
+    if (dc->body_bytes > DOOR_BODY_MAX) {
         err_set(&err, E_TOO_LARGE, "body: more than %llu bytes", (unsigned long long)DOOR_BODY_MAX);
-        refuse(dc->door, ex, &err);
+        call_refuse(dc, &err);
         return;
     }
-    if (http_call_write(dc->call, bytes) == E_AGAIN)
+    if (dc->peek != NULL && !body_judge(dc, bytes))
+        return;
+    if (dc->call != NULL && http_call_write(dc->call, bytes) == E_AGAIN)
         exchange_body_stop(ex);
 }
 
@@ -232,8 +276,13 @@ static void on_request_end(struct exchange *ex, void *data)
 {
     (void)ex;
     struct door_call *dc = data;
-    if (dc->call != NULL)
+    struct err err = {0};
+    if (dc->call != NULL) {
         http_call_end(dc->call);
+    } else if (dc->peek != NULL && !dc->is_answered) {
+        err_set(&err, E_INVALID, "body: it names no `model`, and models without a price are refused");
+        call_refuse(dc, &err);
+    }
 }
 
 static void on_client_gone(struct exchange *ex, void *data)
@@ -378,44 +427,66 @@ static int admit(struct door *d, struct exchange *ex, const struct workspace *ws
     return *ret != NULL ? 0 : err->code;
 }
 
+/* Everything is looked at anew: what was true when the head came may have changed while the model was
+ * awaited. */
+static int call_begin(struct door_call *dc, struct err *err)
+{
+    struct door *d = dc->door;
+    const struct http_request *r = exchange_request(dc->ex);
+    struct workspace *ws = scheduler_find_id(d->c->scheduler, exchange_tag(dc->ex));
+    struct gateway_pool *pool = NULL;
+    struct slice key = SLICE_NULL;
+    size_t key_header = 0;
+    struct http_header h[HTTP_HEADERS_MAX];
+    int code = admit(d, dc->ex, ws, &pool, &key_header, &key, err);
+    if (code != 0)
+        return code;
+    struct http_call_options o = {
+        .method = r->method,
+        .target = slice_str(arena_printf(exchange_arena(dc->ex), "%s%.*s", pool->base, SL_ARG(r->target))),
+        .headers = h,
+        .n_headers = gateway_headers(dc->ex, pool, key_header, key, h),
+        .has_body = true,
+        .length = r->is_chunked ? HTTP_CALL_CHUNKED : r->length,
+        .head_timeout_ms = GATEWAY_SILENCE_MS,
+        .idle_timeout_ms = GATEWAY_SILENCE_MS,
+    };
+    d->stats.calls++;
+    scheduler_hold(d->c->scheduler, ws);
+    dc->is_held = true;
+    dc->call = http_call_start(pool->pool, &o, &call_events, dc);
+    return 0;
+}
+
 static void on_request(struct exchange *ex, void *data)
 {
     struct door *d = data;
     const struct http_request *r = exchange_request(ex);
     struct slice tag = exchange_tag(ex);
-    struct workspace *ws = scheduler_find_id(d->c->scheduler, tag);
     struct gateway_pool *pool = NULL;
-    struct slice key = SLICE_NULL;
-    size_t key_header = 0;
+    struct slice key;
+    size_t key_header;
     struct err err = {0};
     if (slice_eq_str(r->path, "/") && (slice_eq_str(r->method, "HEAD") || slice_eq_str(r->method, "GET"))) {
         exchange_send(ex, 200, NULL, 0, SLICE_EMPTY);
         return;
     }
-    if (admit(d, ex, ws, &pool, &key_header, &key, &err) != 0) {
+    struct door_call *dc = ARENA_NEW(exchange_arena(ex), struct door_call);
+    dc->door = d;
+    dc->ex = ex;
+    dc->held = BUF_INIT(HELD_BYTES_MAX);
+    (void)snprintf(dc->workspace_id, sizeof dc->workspace_id, "%.*s", SL_ARG(tag));
+    if (billing_wants_model(d->c->billing)) {
+        dc->peek = ARENA_NEW(exchange_arena(ex), struct peek);
+        (void)admit(d, ex, scheduler_find_id(d->c->scheduler, tag), &pool, &key_header, &key, &err);
+    } else {
+        (void)call_begin(dc, &err);
+    }
+    if (err.code != 0) {
         exchange_close_after(ex);
         refuse(d, ex, &err);
         return;
     }
-    struct door_call *dc = ARENA_NEW(exchange_arena(ex), struct door_call);
-    struct http_header h[HTTP_HEADERS_MAX];
-    dc->door = d;
-    dc->ex = ex;
-    (void)snprintf(dc->workspace_id, sizeof dc->workspace_id, "%s", ws->id);
-    struct http_call_options o = {
-        .method = r->method,
-        .target = slice_str(arena_printf(exchange_arena(ex), "%s%.*s", pool->base, SL_ARG(r->target))),
-        .headers = h,
-        .n_headers = gateway_headers(ex, pool, key_header, key, h),
-        .has_body = true,
-        .length = r->is_chunked ? HTTP_CALL_CHUNKED : r->length,
-    };
-    o.head_timeout_ms = GATEWAY_SILENCE_MS;
-    o.idle_timeout_ms = GATEWAY_SILENCE_MS;
-    d->stats.calls++;
-    scheduler_hold(d->c->scheduler, ws);
-    dc->is_held = true;
-    dc->call = http_call_start(pool->pool, &o, &call_events, dc);
     exchange_own(ex, &exchange_events, dc);
     exchange_body_start(ex);
 }
