@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -203,6 +204,14 @@ void control_report(struct control *c)
         state_send(c, 0);
 }
 
+/* The sandbox's folder was deleted on the host (not by Reeve, which ends the sandbox first): no controller
+ * can ever find this sandbox again. As the first process we take everything with us. */
+static bool folder_is_removed(void)
+{
+    struct stat st;
+    return stat(INIT_SOCKET_FOLDER, &st) == 0 && st.st_nlink == 0;
+}
+
 static void try_connect(struct control *c)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -211,6 +220,8 @@ static void try_connect(struct control *c)
     memcpy(to.sun_path, c->path, strlen(c->path) + 1);
     c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof(to)) != 0) {
+        if (errno == ENOENT && folder_is_removed())
+            _exit(0);
         if (c->fd >= 0)
             disconnect(c);
         else
