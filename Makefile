@@ -156,6 +156,14 @@ lint: setup-test
 	$(Q)$(MAKE) --no-print-directory CC=clang-14 build/clang-14-none/reeve
 	$(Q)$(MAKE) --no-print-directory CC=clang-14 build/clang-14-none/reeve-init
 
+# --- install: the binaries stay together, so that they find each other -----------------------------------------------------
+PREFIX ?= /usr/local
+.PHONY: install
+install: build/reeve
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/reeve
+	install -m 755 $(OUT)/reeve $(OUT)/reeve-init build/sandbox-agent $(DESTDIR)$(PREFIX)/lib/reeve/
+	ln -sfn ../lib/reeve/reeve $(DESTDIR)$(PREFIX)/bin/reeve
+
 .PHONY: clean
 clean:
 	rm -rf build

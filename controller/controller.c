@@ -11,6 +11,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define DRAIN_MS 10000 /* answers in progress */
@@ -167,6 +168,17 @@ static void signals_open(struct controller *c)
     }
 }
 
+/* Every connection is two descriptors or three: take what the system allows. */
+static void descriptors_raise(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == r.rlim_max)
+        return;
+    r.rlim_cur = r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0)
+        log_warn("descriptors_not_raised", LF_INT("limit", r.rlim_max));
+}
+
 int controller_run(const char *config_path)
 {
     struct controller *c = MEM_NEW(struct controller);
@@ -189,6 +201,7 @@ int controller_run(const char *config_path)
         (void)snprintf(c->request_prefix + 2 * i, 3, "%02x", random[i]);
     must(loop_init(&c->loop, &clock_system, &rnd_system) == 0);
     c->started_at_ms = clock_wall_ms(&clock_system);
+    descriptors_raise();
     signals_open(c);
     timer_init(&c->drain_timer, &c->loop, on_drain_late, c);
     start_begin(c, on_started);
