@@ -2,6 +2,7 @@
 #include "controller/cli/command.h"
 
 #include "base/core/mem.h"
+#include "base/net/http.h"
 
 #include <curl/curl.h>
 #include <stdio.h>
@@ -28,6 +29,15 @@ static size_t on_stdout(char *p, size_t size, size_t n, void *data)
     return fwrite(p, 1, size * n, stdout);
 }
 
+/* To a terminal: what came from sandboxes or users cannot drive it. */
+static void print_plain(FILE *f, struct slice text)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        (void)fputc(c == '\n' || (c >= 0x20 && c != 0x7f) ? c : '?', f);
+    }
+}
+
 static void print_problem(const struct api_answer *a)
 {
     struct slice detail = json_string(json_get(a->json, "detail")),
@@ -35,9 +45,15 @@ static void print_problem(const struct api_answer *a)
     struct slice id = json_string(json_get(a->json, "request_id"));
     if (a->json == NULL)
         (void)fprintf(stderr, "reeve: the controller answered %d\n", a->status);
-    else
-        (void)fprintf(stderr, "reeve: %.*s: %.*s (status %d, request %.*s)\n", SL_ARG(code), SL_ARG(detail),
-                      a->status, SL_ARG(id));
+    else {
+        (void)fputs("reeve: ", stderr);
+        print_plain(stderr, code);
+        (void)fputs(": ", stderr);
+        print_plain(stderr, detail);
+        (void)fprintf(stderr, " (status %d, request ", a->status);
+        print_plain(stderr, id);
+        (void)fputs(")\n", stderr);
+    }
 }
 
 /* `sink` NULL: into ret->body. */
@@ -121,6 +137,14 @@ int api_download(const char *path)
         return EXIT_REFUSED;
     }
     return code;
+}
+
+void api_query_add(struct buf *path, const char *name, const char *value)
+{
+    if (value == NULL)
+        return;
+    (void)buf_printf(path, "%c%s=", slice_find(buf_view(path), '?') == SIZE_MAX ? '?' : '&', name);
+    (void)url_encode(slice_str(value), path);
 }
 
 void api_answer_fini(struct api_answer *a)

@@ -9,14 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void add_query(struct buf *path, const char *name, const char *value)
-{
-    if (value == NULL)
-        return;
-    (void)buf_printf(path, "%c%s=", slice_find(buf_view(path), '?') == SIZE_MAX ? '?' : '&', name);
-    (void)url_encode(slice_str(value), path);
-}
-
 static struct slice money(const struct json *amount, char out[96])
 {
     struct slice n = json_string(json_get(amount, "amount")),
@@ -58,11 +50,11 @@ static int usage(const struct command *cmd)
         (void)buf_printf(&path, "/v1/workspaces/%.*s/%.*s/usage", SL_ARG(ns), SL_ARG(name));
     } else {
         (void)buf_str(&path, "/v1/usage");
-        add_query(&path, "namespace", command_option("--namespace"));
+        api_query_add(&path, "namespace", command_option("--namespace"));
     }
-    add_query(&path, of != NULL ? "by" : "group_by", by);
-    add_query(&path, "from", command_option("--from"));
-    add_query(&path, "to", command_option("--to"));
+    api_query_add(&path, of != NULL ? "by" : "group_by", by);
+    api_query_add(&path, "from", command_option("--from"));
+    api_query_add(&path, "to", command_option("--to"));
     int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);
     buf_fini(&path);
     if (code != EXIT_DONE)
@@ -127,7 +119,7 @@ static int export(const struct command *cmd)
     (void)buf_str(&path, "/v1/periods/");
     (void)url_encode(slice_str(period), &path);
     (void)buf_str(&path, "/export");
-    add_query(&path, "format", command_option("--format"));
+    api_query_add(&path, "format", command_option("--format"));
     int code = api_download(buf_cstr(&path));
     buf_fini(&path);
     return code;

@@ -54,6 +54,8 @@ struct api_answer {
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret);
 /* The same, the body streamed to stdout. */
 int api_download(const char *path);
+/* "?name=value" or "&name=value" with the value encoded; nothing for NULL. */
+void api_query_add(struct buf *path, const char *name, const char *value);
 void api_answer_fini(struct api_answer *a);
 /* Writes the answer's JSON to stdout as it is, with a newline. */
 void api_print_json(const struct api_answer *a);

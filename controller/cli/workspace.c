@@ -3,7 +3,6 @@
 
 #include "base/core/id.h"
 #include "base/core/mem.h"
-#include "base/net/http.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,14 +17,6 @@ static bool path_of(struct buf *path, const char *tail)
     }
     (void)buf_printf(path, "/v1/workspaces/%.*s/%.*s%s", SL_ARG(ns), SL_ARG(text), tail);
     return true;
-}
-
-static void add_query(struct buf *path, const char *name, const char *value)
-{
-    if (value == NULL)
-        return;
-    (void)buf_printf(path, "%c%s=", slice_find(buf_view(path), '?') == SIZE_MAX ? '?' : '&', name);
-    (void)url_encode(slice_str(value), path);
 }
 
 static void row_of(struct table *t, const struct json *ws)
@@ -69,10 +60,10 @@ static int list(const struct command *cmd)
         struct buf path = BUF_INIT(4096);
         struct api_answer a;
         (void)buf_str(&path, "/v1/workspaces?limit=500");
-        add_query(&path, "namespace", command_option("--namespace"));
-        add_query(&path, "state", command_option("--state"));
-        add_query(&path, "label", command_option("--label"));
-        add_query(&path, "after", next[0] != '\0' ? next : NULL);
+        api_query_add(&path, "namespace", command_option("--namespace"));
+        api_query_add(&path, "state", command_option("--state"));
+        api_query_add(&path, "label", command_option("--label"));
+        api_query_add(&path, "after", next[0] != '\0' ? next : NULL);
         int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);
         buf_fini(&path);
         if (code != EXIT_DONE) {
@@ -102,8 +93,8 @@ static int create(const struct command *cmd)
     struct jsonw w;
     if (!path_of(&path, ""))
         return EXIT_USAGE;
-    add_query(&path, "wait", command_option("--wait") != NULL ? command_option("--wait") : "60s");
-    add_query(&path, "retry", command_option("--retry") != NULL ? "1" : NULL);
+    api_query_add(&path, "wait", command_option("--wait") != NULL ? command_option("--wait") : "60s");
+    api_query_add(&path, "retry", command_option("--retry") != NULL ? "1" : NULL);
     jsonw_init(&w, &body);
     jsonw_object(&w);
     if (command_option("--template") != NULL)
@@ -122,7 +113,7 @@ static int act(const char *method, const char *tail)
     struct buf path = BUF_INIT(4096);
     if (!path_of(&path, tail))
         return EXIT_USAGE;
-    add_query(&path, "wait", command_option("--wait"));
+    api_query_add(&path, "wait", command_option("--wait"));
     int code = show_one(method, buf_cstr(&path), SLICE_NULL);
     buf_fini(&path);
     return code;
