@@ -369,30 +369,46 @@ struct events {
     struct controller *c;
     char id[40], tenant_id[16], log[64];
     uint64_t after;
-    bool is_reading, is_again, is_stalled;
-    struct request_hold *hold;
+    bool is_reading, is_again; /* a page is asked for; another is wanted after it */
+    bool is_stalled;           /* the client's connection is full: nothing is read until it drains */
+    bool is_last;              /* the workspace is gone: the stream ends with its last event */
     struct events *prev, *next;
 };
 static void events_read(struct events *e);
 
+/* Ends cleanly: its reader comes back with Last-Event-ID. */
 static void events_end(struct events *e)
 {
+    struct request *rq = e->rq;
+    struct exchange *ex = rq->ex;
     DL_DELETE(e->c->event_streams, e);
+    request_gone(rq);
+    exchange_end(ex);
 }
 
-static void on_events_gone(struct request *rq, void *data)
+static void on_events_drain(struct request *rq, void *data)
 {
     (void)rq;
     events_end(data);
 }
 
-static void on_events_drain(struct request *rq, void *data)
+static void on_events_gone(struct exchange *ex, void *data)
 {
-    struct exchange *ex = rq->ex;
-    events_end(data);
-    request_gone(rq);
-    exchange_end(ex);
+    (void)ex;
+    struct events *e = data;
+    DL_DELETE(e->c->event_streams, e);
+    request_gone(e->rq);
 }
+
+static void on_events_flow(struct exchange *ex, void *data)
+{
+    (void)ex;
+    struct events *e = data;
+    e->is_stalled = false;
+    events_read(e);
+}
+
+static const struct exchange_events events_events = {.on_abort = on_events_gone, .on_drain = on_events_flow};
 
 static void on_events_page(int code, const struct store_entry *entries, size_t n, bool has_more,
                            const struct err *err, void *data)
@@ -404,27 +420,25 @@ static void on_events_page(int code, const struct store_entry *entries, size_t n
         return; /* the stream went with its request */
     struct events *e = arg;
     e->is_reading = false;
-    if (code != 0) {
-        on_events_drain(rq, e); /* its reader comes back with Last-Event-ID */
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; code == 0 && i < n; i++) {
         struct buf out = BUF_INIT(STORE_VALUE_MAX + 256);
         (void)buf_printf(&out, "event: state\nid: %llu\ndata: ", (unsigned long long)entries[i].number);
         (void)buf_slice(&out, entries[i].value);
         (void)buf_str(&out, "\n\n");
-        (void)exchange_write(rq->ex, buf_view(&out)); /* small and few: the connection's queue takes them */
+        e->is_stalled = exchange_write(rq->ex, buf_view(&out)) == E_AGAIN || e->is_stalled;
         buf_fini(&out);
         e->after = entries[i].number;
     }
-    if (has_more || e->is_again)
+    if (code != 0 || (e->is_last && !has_more && !e->is_again))
+        events_end(e);
+    else if (has_more || e->is_again)
         events_read(e);
 }
 
 static void events_read(struct events *e)
 {
-    e->is_again = e->is_reading;
-    if (e->is_reading)
+    e->is_again = e->is_reading || e->is_stalled;
+    if (e->is_again)
         return;
     e->is_reading = true;
     store_log_read(e->c->store, slice_str(e->tenant_id), slice_str(e->log), e->after, EVENTS_PAGE,
@@ -433,10 +447,12 @@ static void events_read(struct events *e)
 
 void workspace_events_notify(struct controller *c, const struct workspace *ws)
 {
-    struct events *e;
-    DL_FOREACH (c->event_streams, e) {
-        if (strcmp(e->id, ws->id) == 0)
-            events_read(e);
+    struct events *e, *next;
+    DL_FOREACH_SAFE (c->event_streams, e, next) {
+        if (strcmp(e->id, ws->id) != 0)
+            continue;
+        e->is_last = ws->state == WS_ABSENT;
+        events_read(e);
     }
 }
 
@@ -454,6 +470,10 @@ static void get_events(struct request *rq)
         request_problem(rq, E_INVALID, "Last-Event-ID: expected a number, found `%.*s`", SL_ARG(last));
         return;
     }
+    if (slice_eq_str(r->method, "HEAD")) {
+        request_empty(rq, 200); /* a stream without a body has no end to wait for */
+        return;
+    }
     e->rq = rq;
     e->c = rq->c;
     (void)snprintf(e->id, sizeof e->id, "%s", ws->id);
@@ -462,10 +482,10 @@ static void get_events(struct request *rq)
     h[n++] = (struct http_header){SL("Content-Type"), SL("text/event-stream")};
     h[n++] = (struct http_header){SL("Cache-Control"), SL("no-store")};
     h[n++] = (struct http_header){SL("X-Accel-Buffering"), SL("no")};
-    rq->on_gone = on_events_gone;
     rq->on_drain = on_events_drain;
     rq->data = e;
     rq->c->requests_total[2]++;
+    exchange_own(rq->ex, &events_events, e);
     DL_APPEND(rq->c->event_streams, e);
     (void)exchange_head(rq->ex, 200, h, n, EXCHANGE_LENGTH_UNKNOWN);
     exchange_flush(rq->ex);
