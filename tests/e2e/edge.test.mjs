@@ -326,6 +326,8 @@ test('what the server inside never answers does not hold a connection', { timeou
     const ids = Array.from({ length: 20 }, (_, i) => 100 + i);
     for (const got of await Promise.all(ids.map((id) => reeve.api('POST', `/w/${where}/v1/acp/long`, { body: promptOf(id, s, 'sleep 2500') })))) assert.equal(got.status, 202, got.text);
     await until('twenty answers on the stream', 20000, () => ids.every((id) => new RegExp(`"id":${id}[,}]`).test(st.text)));
+    const answers = st.text.split('\n').filter((line) => line.startsWith('data:')).map((line) => JSON.parse(line.slice(5)));
+    for (const id of ids) assert.deepEqual(answers.filter((a) => a.id === id).map((a) => a.result ?? a.error), [{ stopReason: 'end_turn' }], `the answer to ${id}, once`);
     await until(`no more than ${idle} descriptors and a few`, 10000, () => descriptors() <= idle + 6);
     assert.deepEqual((await reeve.api('POST', `/w/${where}/v1/acp/long`, { body: promptOf(3, s, 'echo x') })).status, 202);
     await until('the next', 5000, () => /"id":3[,}]/.test(st.text));
@@ -333,22 +335,52 @@ test('what the server inside never answers does not hold a connection', { timeou
     await reeve.remove(where);
 });
 
-test('a reader that left is let go of, also when its request was to be the last of its connection', { timeout: 60000 }, async () => {
-    for (const connection of ['keep-alive', 'close']) {
-        const target = `/w/${place}/v1/acp/left-${connection}`;
-        const all = Array.from({ length: 16 }, () => stream(target, connection));
-        assert.ok((await Promise.all(all.map((st) => st.status))).every((status) => status === 200));
-        const more = stream(target);
-        assert.equal(await more.status, 429);
-        more.close();
-        for (const st of all) st.close();
-        await until(`a place for another (connection: ${connection})`, 3000, async () => {
-            const st = stream(target);
-            const status = await st.status;
-            st.close();
-            return status === 200;
-        });
-    }
+for (const connection of ['keep-alive', 'close'])
+    test(`a reader that left is let go of (connection: ${connection})`, { timeout: 60000 }, async () => {
+        const where = `alice/left-${connection}`;
+        await reeve.workspace(where);
+        await reeve.agentInto(where);
+        await agentSession(where, 'live');
+        await sleep(1500);
+        const silent = (await reeve.api('POST', `/w/${where}/v1/processes`, { body: { command: '/bin/sleep', args: ['600'] } })).body.id;
+        const stays = {};
+        for (const target of [`/w/${where}/v1/acp/nobody`, `/w/${where}/v1/acp/live`, `/w/${where}/v1/processes/${silent}/logs?follow=true`, `/v1/workspaces/${where}/events`]) {
+            const idle = descriptors();
+            const all = Array.from({ length: 10 }, () => stream(target, connection));
+            for (const st of all) assert.equal(await st.status, 200);
+            await sleep(300);
+            for (const st of all) st.close();
+            await until('nothing of them is left', 3000, () => descriptors() <= idle + 3).catch(() => (stays[target] = descriptors() - idle));
+        }
+        assert.deepEqual(stays, {}, 'descriptors that stay open');
+        await reeve.remove(where);
+    });
+
+test('the watch over a prompt takes no place of a reader, and ends with it', { timeout: 60000 }, async () => {
+    const where = 'alice/watched';
+    await reeve.workspace(where, { body: { template: 'impatient' } });
+    await reeve.agentInto(where);
+    const sessions = [];
+    for (let i = 0; i < 3; i++) sessions.push(await agentSession(where, `watched-${i}`));
+    await sleep(1500);
+    const idle = descriptors();
+    // its readers leave while the prompt goes on for longer than the server inside waits for its answer
+    const readers = sessions.map((_, i) => stream(`/w/${where}/v1/acp/watched-${i}`));
+    for (const st of readers) assert.equal(await st.status, 200);
+    await sleep(300);
+    for (const [i, s] of sessions.entries()) assert.equal((await reeve.api('POST', `/w/${where}/v1/acp/watched-${i}`, { body: promptOf(50, s, 'sleep 2500') })).status, 202);
+    await sleep(200);
+    for (const st of readers) st.close();
+    await sleep(500);
+    const crowd = Array.from({ length: 16 }, () => stream(`/w/${where}/v1/acp/watched-0`));
+    const statuses = await Promise.all(crowd.map((st) => st.status));
+    for (const st of crowd) st.close();
+    await sleep(3000 * slow);
+    await until(`the watch ends: ${idle} descriptors before`, 5000, () => descriptors() <= idle).catch((e) => {
+        throw new Error(`${e.message}, ${descriptors()} after`);
+    });
+    assert.deepEqual(statuses, statuses.map(() => 200), 'sixteen readers of one server id');
+    await reeve.remove(where);
 });
 
 test('2000 server ids that nobody has: 404, and nothing of them is kept', { timeout: 120000 }, async () => {
@@ -407,6 +439,7 @@ test('192 streams of a workspace: the next is refused, ordinary calls are not', 
     const made = await reeve.api('POST', `/w/${place}/v1/processes`, { body: { command: '/bin/sleep', args: ['600'] } });
     const logs = `/w/${place}/v1/processes/${made.body.id}/logs?follow=true`;
     await agentSession(place, 'many');
+    await sleep(1500); // what looked after its requests has left
     const open = [];
     const add = async (target) => {
         const st = stream(target);
