@@ -37,8 +37,10 @@ static void batch_end(struct batch *x)
     if (a.code != 0 && !x->is_malformed)
         b->stats.failures++;
     x->cb(&a, x->data);
-    for (size_t i = 0; i < x->n; i++)
+    for (size_t i = 0; i < x->n; i++) {
         owner_unref(x->items[i].owner);
+        owner_unref(x->items[i].known);
+    }
     book_unref(x->book);
     arena_fini(&x->arena);
     mem_free(x);
@@ -115,7 +117,7 @@ static struct part *part_of(struct batch *x, struct part **parts, const struct c
 /* Finds the tenant of an item, or says why there is none. */
 static void item_attribute(struct batch *x, struct item *it)
 {
-    struct owner *o = owner_cache_find(&x->billing->owners, it->event->key_hash);
+    struct owner *o = it->known;
     if (o == NULL) {
         it->orphan = "no key with this hash was ever made here";
         return;
@@ -181,14 +183,18 @@ static void on_owners(int code, const struct store_record *r, size_t n, bool has
     }
     must(n == 2 * q->n);
     for (size_t i = 0; i < q->n; i++) {
-        if (r[2 * i].version > 0)
-            (void)owner_cache_add(&x->billing->owners, q->first[i]->event->key_hash, r[2 * i].value,
-                                  r[2 * i + 1].version > 0); /* damaged: stays unknown */
+        struct owner *o = NULL;
+        if (r[2 * i].version > 0) /* NULL when it is damaged: stays unknown */
+            o = owner_cache_add(&x->billing->owners, q->first[i]->event->key_hash, r[2 * i].value,
+                                r[2 * i + 1].version > 0);
+        for (struct item *it = q->first[i]; o != NULL && it != NULL; it = it->same)
+            it->known = owner_ref(o);
     }
     batch_split(x);
 }
 
 struct hash_row {
+    struct item *last; /* of that key */
     UT_hash_handle hh;
 };
 
@@ -211,20 +217,30 @@ static void batch_run(void *data)
     q->first = arena_alloc(&x->arena, (x->n + 1) * sizeof(struct item *));
     for (size_t i = 0; i < x->n; i++) {
         const char *hash = x->items[i].event->key_hash;
-        if (x->items[i].event->invalid != NULL || owner_cache_find(&x->billing->owners, hash) != NULL)
+        struct item *it = &x->items[i];
+        if (it->event->invalid != NULL)
             continue;
+        struct owner *known = owner_cache_find(&x->billing->owners, hash);
+        if (known != NULL) {
+            it->known = owner_ref(known);
+            continue;
+        }
         struct hash_row *row;
         HASH_FIND(hh, seen, hash, SHA256_HEX_SIZE - 1, row);
-        if (row != NULL)
+        if (row != NULL) {
+            row->last->same = it;
+            row->last = it;
             continue;
+        }
         row = ARENA_NEW(&x->arena, struct hash_row);
+        row->last = it;
         HASH_ADD_KEYPTR(hh, seen, hash, SHA256_HEX_SIZE - 1, row);
         char name[128], mark[128];
         billing_key_name(hash, name);
         owner_mark_name(hash, mark);
         keys[2 * q->n] = slice_str(arena_strdup(&x->arena, name));
         keys[2 * q->n + 1] = slice_str(arena_strdup(&x->arena, mark));
-        q->first[q->n++] = &x->items[i];
+        q->first[q->n++] = it;
     }
     HASH_CLEAR(hh, seen);
     if (q->n > 0)
@@ -260,6 +276,9 @@ void billing_usage_post(struct billing *b, const struct config_gateway *g, struc
     int rc = parse == NULL ? err_set(&x->err, E_NOT_IMPLEMENTED,
                                      "gateway %.*s: reports of its kind are not understood", SL_ARG(g->name))
                            : parse(&x->arena, arena_slice(&x->arena, g->name), body, &events, &x->err);
+    if (rc == 0 && b->n_batches >= BATCHES_MAX)
+        err_set(&x->err, E_UNAVAILABLE, "%d batches are on their way: send it again", BATCHES_MAX);
+    b->n_batches++;
     if (rc != 0) {
         x->is_malformed = true;
         if (rc == E_SYNTAX)

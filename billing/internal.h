@@ -59,6 +59,8 @@ struct outcome {
 
 struct item {
     struct event *event;
+    struct owner *known;                /* of its key; a reference: the cache may forget it meanwhile */
+    struct item *same;                  /* the next one of the same key that was not known */
     struct owner *owner;                /* NULL: not attributed; a reference */
     const struct config_tenant *tenant; /* of the batch's book; NULL with owner NULL */
     const char *orphan;                 /* why it has no tenant */

@@ -293,6 +293,15 @@ static int answer_write(struct exchange *ex, const struct slice *pieces, size_t 
     return rc;
 }
 
+void exchange_endless(struct exchange *ex)
+{
+    ex->is_endless = true;
+    if (ex->conn == NULL || !ex->conn->is_eof)
+        return;
+    ex->conn->is_expired = true; /* it left before; told in a later turn */
+    server_conn_kick(ex->conn);
+}
+
 void exchange_flush(struct exchange *ex)
 {
     if (ex->conn != NULL && ex->is_head_pending)

@@ -46,6 +46,7 @@ static void accept_failed(struct listener *l, int errnum)
         return;
     }
     l->is_broken = true;
+    log_error("listener.broken", LF_STR("error", strerror(errnum)));
 }
 
 static bool accept_is_passing(int errnum)

@@ -87,6 +87,9 @@ void exchange_body_collect(struct exchange *ex, size_t max, exchange_body_cb don
  * Content-Length, Transfer-Encoding, Connection and Date are ours: do not pass them. length: exact, or
  * EXCHANGE_LENGTH_UNKNOWN (chunked; until close for HTTP/1.0). */
 int exchange_head(struct exchange *ex, int status, const struct http_header *h, size_t n, uint64_t length);
+/* The answer has no end of its own (an event stream): a client that ends its side has left, whatever its
+ * request said about the connection. */
+void exchange_endless(struct exchange *ex);
 /* Sends what exchange_head kept, now (SSE). */
 void exchange_flush(struct exchange *ex);
 /* 0; E_AGAIN: taken, stop until on_drain; other: broken (on_abort comes). */

@@ -147,6 +147,10 @@ static bool conn_step_head(struct server_conn *c)
 
     if (c->window.n == 0 || stream_queued(c->stream) > 0) /* one answer at a time: on_drain goes on */
         return false;
+    if (c->n_turn >= SERVER_HEADS_PER_TURN) { /* the others' turn; the kick goes on */
+        server_conn_kick(c);
+        return false;
+    }
     if (c->since_ms == 0)
         c->since_ms = server_now(s);
     ex = server_exchange_take(s);
@@ -171,6 +175,7 @@ static bool conn_step_head(struct server_conn *c)
     c->is_body_done = !r->is_chunked && r->length == 0;
     if (r->is_chunked)
         http_chunks_init(&c->chunks);
+    c->n_turn++;
     c->state = CONN_EXCHANGE;
     c->ex = ex;
     ex->conn = c;
@@ -360,7 +365,7 @@ static void conn_after(struct server_conn *c)
     }
     if (c->in.n == 0 && c->in.p != NULL)
         buf_fini(&c->in);
-    if (c->in.n >= SERVER_IN_HIGH)
+    if (c->in.n >= SERVER_IN_HIGH || (c->is_kicked && c->in.n > 0))
         stream_read_stop(c->stream);
     else if (!c->is_eof)
         stream_read_start(c->stream);
@@ -376,6 +381,7 @@ static void on_kick(void *data)
     struct server_conn *c = data;
 
     c->is_kicked = false;
+    c->n_turn = 0; /* a keep-alive client pays a kick in so many requests */
     if (c->state != CONN_CLOSED && c->is_expired) {
         conn_abort(c, c->state != CONN_WAITING && c->state != CONN_LINGERING);
         return;
@@ -407,6 +413,7 @@ static void on_read(struct stream *stream, struct slice bytes, void *data)
 
     (void)stream;
     c->active_ms = server_now(c->server);
+    c->is_expired = false; /* they came between the sweep and its kick: the next sweep judges anew */
     if (c->in.n == 0) {
         size_t left = conn_process(c, bytes);
 
@@ -425,7 +432,7 @@ static void on_eof(struct stream *stream, void *data)
 
     (void)stream;
     c->is_eof = true;
-    if (c->state == CONN_EXCHANGE && c->ex->request.is_keepalive) {
+    if (c->state == CONN_EXCHANGE && (c->ex->request.is_keepalive || c->ex->is_endless)) {
         conn_abort(c, false);
     } else if (c->state == CONN_EXCHANGE) {
         server_conn_kick(c); /* a body that is not complete now never will be */

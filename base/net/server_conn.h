@@ -9,11 +9,12 @@
 #include "base/net/server.h"
 
 #define SERVER_SKIP_MAX                                                                                      \
-    ((size_t)64 << 10)           /* unread request body that is read and dropped to keep a connection */
-#define SERVER_LINGER_MS    5000 /* a closing connection's peer may take so long to read the answer */
-#define SERVER_IN_HIGH      ((size_t)64 << 10) /* bytes that wait for a handler: reading stops there */
-#define SERVER_HEADS_KEPT   16
-#define SERVER_HEAD_OUT_MAX ((size_t)256 << 10)
+    ((size_t)64 << 10)             /* unread request body that is read and dropped to keep a connection */
+#define SERVER_LINGER_MS      5000 /* a closing connection's peer may take so long to read the answer */
+#define SERVER_HEADS_PER_TURN 16   /* of one connection: a client that pipelines does not stop the loop */
+#define SERVER_IN_HIGH        ((size_t)64 << 10) /* bytes that wait for a handler: reading stops there */
+#define SERVER_HEADS_KEPT     16
+#define SERVER_HEAD_OUT_MAX   ((size_t)256 << 10)
 
 enum conn_state {
     CONN_WAITING,   /* for a request, or in its head */
@@ -35,6 +36,7 @@ struct server_conn {
     struct buf in;       /* came, not yet used */
     struct slice window; /* while processing: the bytes at hand */
     size_t head_scanned; /* for http_parse_request */
+    unsigned n_turn;     /* heads since the last kick */
     bool is_processing;  /* conn_process is on the stack: not to be freed */
     bool is_kicked;      /* a deferred on_kick is pending: not to be freed */
     bool is_expired;     /* a deadline passed: the kick ends it */
@@ -72,8 +74,9 @@ struct exchange {
     enum answer_mode mode;
     bool has_head;
     bool is_head_pending;
-    bool is_close;  /* Connection: close after this answer */
-    bool is_broken; /* the answer cannot be completed */
+    bool is_close;   /* Connection: close after this answer */
+    bool is_endless; /* exchange_endless was called */
+    bool is_broken;  /* the answer cannot be completed */
     bool wants_body;
     bool is_body_end_told;
     bool is_refused; /* the collector's limit is below Content-Length: say so in a later turn */

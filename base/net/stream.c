@@ -319,11 +319,13 @@ static void deferred_run(void *data)
                 stream_maybe_free(s);
                 return;
             }
-        } else if (s->end_code == 0) {
+        } else if (s->end_code == 0 || s->end_code == E_EOF) {
             (void)uv_read_stop(&s->u.stream); /* always 0 */
             s->is_reading = false;
             s->wants_read = false;
             s->end_code = s->write_code;
+            s->told_events = NULL; /* also after an end that was told: now it is broken both ways */
+            s->told_data = NULL;
         }
     }
     if (s->end_code != 0 && (s->told_events != s->base.events || s->told_data != s->base.data))

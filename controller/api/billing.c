@@ -205,11 +205,11 @@ static void get_suspense(struct request *rq)
 /* --- export: streamed, a page at a time --- */
 
 struct download {
-    struct request *rq;
+    struct request *rq; /* NULL: the client left; the export ends later */
     struct billing_export *x;
     bool is_started, is_stalled;
     enum export_format format;
-    struct slice period;
+    char period[16];
 };
 
 static void download_head(struct download *d)
@@ -220,8 +220,8 @@ static void download_head(struct download *d)
                                                                               : SL("application/x-ndjson")};
     h[n++] = (struct http_header){
         SL("Content-Disposition"),
-        slice_str(arena_printf(request_arena(d->rq), "attachment; filename=\"%.*s-%.*s.%s\"",
-                               SL_ARG(d->rq->who.tenant->name), SL_ARG(d->period),
+        slice_str(arena_printf(request_arena(d->rq), "attachment; filename=\"%.*s-%s.%s\"",
+                               SL_ARG(d->rq->who.tenant->name), d->period,
                                d->format == EXPORT_CSV ? "csv" : "jsonl"))};
     d->is_started = true;
     d->rq->c->requests_total[2]++;
@@ -231,6 +231,8 @@ static void download_head(struct download *d)
 static void on_part(struct slice bytes, void *data)
 {
     struct download *d = data;
+    if (d->rq == NULL)
+        return;
     if (!d->is_started)
         download_head(d);
     if (exchange_write(d->rq->ex, bytes) == E_AGAIN)
@@ -243,16 +245,20 @@ static void on_export_end(int code, uint64_t rows, struct amount total, const st
 {
     struct download *d = data;
     struct request *rq = d->rq;
-    struct exchange *ex = rq->ex;
     (void)rows;
     (void)total;
-    d->x = NULL;
-    if (code != 0 && !d->is_started) {
+    if (rq != NULL && !d->is_started && code == 0)
+        download_head(d);
+    bool is_started = d->is_started;
+    mem_free(d);
+    if (rq == NULL)
+        return;
+    struct exchange *ex = rq->ex;
+    if (!is_started) {
+        request_own(rq);
         request_error(rq, err);
         return;
     }
-    if (!d->is_started)
-        download_head(d);
     request_gone(rq);
     /* a file that does not add up to the ledger must not look complete */
     if (code != 0)
@@ -265,16 +271,16 @@ static void on_download_gone(struct exchange *ex, void *data)
 {
     (void)ex;
     struct download *d = data;
-    if (d->x != NULL)
-        billing_export_cancel(d->x);
     request_gone(d->rq);
+    d->rq = NULL;
+    billing_export_cancel(d->x); /* on_export_end frees */
 }
 
 static void on_download_drain(struct exchange *ex, void *data)
 {
     (void)ex;
     struct download *d = data;
-    if (d->is_stalled && d->x != NULL) {
+    if (d->is_stalled) {
         d->is_stalled = false;
         billing_export_next(d->x);
     }
@@ -287,7 +293,6 @@ static const struct export_events export_events = {.on_part = on_part, .on_end =
 static void get_export(struct request *rq)
 {
     struct slice format;
-    struct download *d = ARENA_NEW(request_arena(rq), struct download);
     if (!request_query(rq, "format", &format))
         return;
     if (billing_period_parse(rq->params[0]) != 0) {
@@ -304,12 +309,13 @@ static void get_export(struct request *rq)
         request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted: an export shows every one");
         return;
     }
+    struct download *d = MEM_NEW(struct download);
     d->rq = rq;
-    d->period = rq->params[0];
+    (void)snprintf(d->period, sizeof d->period, "%.*s", SL_ARG(rq->params[0]));
     d->format = format.p != NULL && slice_eq_str(format, "jsonl") ? EXPORT_JSONL : EXPORT_CSV;
     exchange_own(rq->ex, &download_events, d);
-    d->x =
-        billing_export_start(rq->c->billing, rq->who.tenant->name, d->period, d->format, &export_events, d);
+    d->x = billing_export_start(rq->c->billing, rq->who.tenant->name, rq->params[0], d->format,
+                                &export_events, d);
 }
 
 static const struct route rows[] = {

@@ -488,6 +488,7 @@ static void get_events(struct request *rq)
     exchange_own(rq->ex, &events_events, e);
     DL_APPEND(rq->c->event_streams, e);
     (void)exchange_head(rq->ex, 200, h, n, EXCHANGE_LENGTH_UNKNOWN);
+    exchange_endless(rq->ex);
     exchange_flush(rq->ex);
     events_read(e);
 }

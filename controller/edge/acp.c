@@ -255,7 +255,7 @@ static void stream_start(struct request *rq, const struct asked *q, bool is_owne
     struct acp_server *s = acp_server_get(q->acp, rq->who.tenant->id, q->to.workspace_id, q->to.param);
     size_t n = 0;
     for (const struct acp_stream *st = s->streams; st != NULL; st = acp_stream_next(st))
-        n++;
+        n += acp_stream_has_client(st);
     if (is_owned)
         (void)snprintf(s->subject, sizeof s->subject, "%s", rq->who.subject);
     if (n >= ACP_STREAMS_MAX)

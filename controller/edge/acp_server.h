@@ -86,6 +86,7 @@ void acp_stream_start(struct request *rq, struct acp_server *s); /* counted by s
 void acp_stream_watch(struct acp_server *s);   /* without a client: only to see the agent's end */
 void acp_stream_unwatch(struct acp_server *s); /* the watcher is not needed any more */
 bool acp_stream_send(struct acp_stream *st, struct slice event); /* whole events; false: it has no client */
+bool acp_stream_has_client(const struct acp_stream *st);         /* else it is a watcher */
 struct acp_stream *acp_stream_next(const struct acp_stream *st);
 struct acp_post *acp_post_next(const struct acp_post *p);
 void acp_stream_free_all(struct acp_server *s);

@@ -54,6 +54,11 @@ struct acp_stream *acp_stream_next(const struct acp_stream *st)
     return st->next;
 }
 
+bool acp_stream_has_client(const struct acp_stream *st)
+{
+    return st->rq != NULL;
+}
+
 static void stream_ask(struct acp_stream *st);
 
 static void live_set(struct acp_stream *st, bool is_live)
@@ -474,6 +479,7 @@ void acp_stream_start(struct request *rq, struct acp_server *s)
     rq->c->requests_total[2]++;
     exchange_own(rq->ex, &client_events, st);
     (void)exchange_head(rq->ex, 200, h, n, EXCHANGE_LENGTH_UNKNOWN);
+    exchange_endless(rq->ex);
     forward(st, SL(": reeve\n\n"));
     if (s->late.n > 0 && strcmp(s->subject, st->subject) == 0) {
         forward(st, buf_view(&s->late));

@@ -140,8 +140,10 @@ static void on_answer_head(struct http_call *call, const struct http_response *r
     p->is_answered = true;
     p->c->requests_total[r->status / 100 % 6]++;
     (void)exchange_head(p->rq->ex, r->status, h, n, length); /* a broken client is told by on_abort */
-    if (p->is_sse)
+    if (p->is_sse) {
+        exchange_endless(p->rq->ex);
         exchange_flush(p->rq->ex);
+    }
 }
 
 static void on_answer_body(struct http_call *call, struct slice bytes, void *data)
