@@ -18,6 +18,7 @@ static int collect_code;
 static size_t collect_n;
 static uint64_t big_left;
 static bool is_gone, tunnel_done;
+static char page[65536];
 
 static void big_go_on(struct exchange *ex)
 {
@@ -157,6 +158,14 @@ static void on_request(struct exchange *ex, void *data)
         exchange_own(ex, &hang_events, NULL);
         assert_int_equal(exchange_head(ex, 200, type, 1, EXCHANGE_LENGTH_UNKNOWN), 0);
         exchange_flush(ex);
+    } else if (slice_eq_str(r->path, "/endless")) {
+        held = ex;
+        exchange_own(ex, &hang_events, NULL);
+        assert_int_equal(exchange_head(ex, 200, type, 1, EXCHANGE_LENGTH_UNKNOWN), 0);
+        exchange_flush(ex);
+        exchange_endless(ex);
+    } else if (slice_eq_str(r->path, "/page")) {
+        exchange_send(ex, 200, NULL, 0, slice_of(page, sizeof(page)));
     } else if (slice_eq_str(r->path, "/later")) {
         held = ex; /* nobody asks to be told */
     } else if (slice_eq_str(r->path, "/upgrade")) {
@@ -522,6 +531,91 @@ static void test_half_close(void **state)
     serve_end();
 }
 
+/* An answer without an end is for nobody once the client ended its side, whatever it said before. */
+static void test_endless(void **state)
+{
+    (void)state;
+    serve(NULL);
+    peer_say(&peer, "GET /endless HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    WAIT_FOR(peer_heard(&peer, "\r\n\r\n"));
+    run_for(20);
+    assert_int_equal(n_aborts, 0);
+    stream_shutdown(peer.stream);
+    WAIT_FOR(n_aborts == 1);
+    WAIT_FOR(server_connections(server) == 0);
+    peer_fini(&peer);
+    /* it had left before the handler knew that there will be no end */
+    peer_connect(&peer, port);
+    peer_say(&peer, "GET /later HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    WAIT_FOR(held != NULL);
+    stream_shutdown(peer.stream);
+    run_for(20);
+    exchange_own(held, &hang_events, NULL);
+    assert_int_equal(exchange_head(held, 200, NULL, 0, EXCHANGE_LENGTH_UNKNOWN), 0);
+    exchange_endless(held);
+    assert_int_equal(n_aborts, 1); /* not inside our call */
+    WAIT_FOR(n_aborts == 2);
+    WAIT_FOR(server_connections(server) == 0);
+    serve_end();
+}
+
+/* It asks for much, reads nothing, ends its side and goes: the answer that is stuck does not keep it. */
+static void test_unread_answers(void **state)
+{
+    int i;
+
+    (void)state;
+    serve(NULL);
+    stream_read_stop(peer.stream);
+    for (i = 0; i < 400; i++)
+        peer_say(&peer, "GET /page HTTP/1.1\r\nHost: h\r\n\r\n");
+    WAIT_FOR(n_requests > 0);
+    run_for(100);
+    assert_true(n_requests < 400); /* stuck */
+    stream_shutdown(peer.stream);
+    run_for(50);
+    assert_int_equal(server_connections(server), 1); /* it may still read */
+    stream_reset(peer.stream);
+    peer.stream = NULL;
+    WAIT_FOR(server_connections(server) == 0);
+    serve_end();
+}
+
+/* Who pipelines thousands of requests gets its answers in turns, and others theirs in between. */
+static void test_flood(void **state)
+{
+    enum { N = 5000 };
+    struct peer other;
+    struct buf all;
+    unsigned before, most = 0;
+    int i;
+
+    (void)state;
+    serve(NULL);
+    peer_connect(&other, port);
+    buf_init(&all, 1 << 20);
+    for (i = 0; i < N; i++)
+        (void)buf_str(&all, "GET /hello HTTP/1.1\r\nHost: h\r\n\r\n");
+    i = peer_say_n(&peer, all.p, all.n);
+    assert_true(i == 0 || i == E_AGAIN);
+    buf_fini(&all);
+    WAIT_FOR(n_requests > 0);
+    peer_say(&other, "GET /peer HTTP/1.1\r\nHost: h\r\n\r\n");
+    timer_repeat(&guard, 100);
+    while (!peer_heard(&other, "127.0.0.1:")) {
+        before = n_requests;
+        uv_run(&loop.uv, UV_RUN_ONCE);
+        most = n_requests - before > most ? n_requests - before : most;
+        assert_true(n_requests < N);
+    }
+    timer_stop(&guard);
+    assert_true(most <= 100); /* a turn of the loop is short */
+    WAIT_FOR(n_requests == N + 1);
+    WAIT_FOR(peer_count(&peer, "\r\n\r\nhello") == N); /* nothing of it is lost */
+    peer_fini(&other);
+    serve_end();
+}
+
 static void test_continue(void **state)
 {
     (void)state;
@@ -831,16 +925,29 @@ static void test_other_sockets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_keep_alive),   TEST(test_pieces),
-        TEST(test_pipeline),     TEST(test_bad_requests),
-        TEST(test_head_limits),  TEST(test_collect),
-        TEST(test_big_answer),   TEST(test_big_upload),
-        TEST(test_abort),        TEST(test_unowned_exchange),
-        TEST(test_half_close),   TEST(test_continue),
-        TEST(test_early_answer), TEST(test_framing_of_answers),
-        TEST(test_events),       TEST(test_upgrade),
-        TEST(test_deadlines),    TEST(test_connection_limit),
-        TEST(test_drain),        TEST(test_other_sockets),
+        TEST(test_keep_alive),
+        TEST(test_pieces),
+        TEST(test_pipeline),
+        TEST(test_bad_requests),
+        TEST(test_head_limits),
+        TEST(test_collect),
+        TEST(test_big_answer),
+        TEST(test_big_upload),
+        TEST(test_abort),
+        TEST(test_unowned_exchange),
+        TEST(test_endless),
+        TEST(test_unread_answers),
+        TEST(test_flood),
+        TEST(test_half_close),
+        TEST(test_continue),
+        TEST(test_early_answer),
+        TEST(test_framing_of_answers),
+        TEST(test_events),
+        TEST(test_upgrade),
+        TEST(test_deadlines),
+        TEST(test_connection_limit),
+        TEST(test_drain),
+        TEST(test_other_sockets),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -378,6 +378,56 @@ static void test_out_of_descriptors(void **state)
     listen_end();
 }
 
+/* The peer ended its side, which was told; that it then broke is told, too: a writer must not wait for it. */
+static void test_error_after_eof(void **state)
+{
+    static char big[32 << 20];
+    uint16_t port = listen_local();
+    struct peer p;
+    int rc;
+
+    (void)state;
+    peer_connect(&p, port);
+    WAIT_FOR(n_server_side == 1);
+    stream_read_stop(p.stream);
+    stream_shutdown(p.stream);
+    WAIT_FOR(server_side[0].is_eof);
+    rc = peer_say_n(&server_side[0], big, sizeof(big));
+    assert_int_equal(rc, E_AGAIN);
+    run_for(20);
+    assert_int_equal(server_side[0].error, 0);
+    stream_reset(p.stream);
+    p.stream = NULL;
+    WAIT_FOR(server_side[0].error != 0);
+    peer_fini(&p);
+    listen_end();
+}
+
+static void say_on(int fd)
+{
+    static const char bytes[4096] = {0};
+
+    (void)send(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* One side is gone altogether, the other does not stop sending: the tunnel ends all the same. */
+static void test_tunnel_one_side_gone(void **state)
+{
+    int a[2], b[2];
+    struct stream *of_a, *of_b;
+    bool done = false;
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, a), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, b), 0);
+    assert_int_equal(stream_from_fd(&loop, a[0], &of_a, NULL), 0);
+    assert_int_equal(stream_from_fd(&loop, b[0], &of_b, NULL), 0);
+    (void)tunnel_start(of_a, of_b, SLICE_EMPTY, SLICE_EMPTY, on_flag, &done);
+    assert_int_equal(close(a[1]), 0);
+    WAIT_FOR((say_on(b[1]), done));
+    assert_int_equal(close(b[1]), 0);
+}
+
 static void test_tunnel(void **state)
 {
     static char big[8 << 20];
@@ -556,6 +606,8 @@ int main(void)
         TEST(test_adopted),
         TEST(test_out_of_descriptors),
         TEST(test_tunnel),
+        TEST(test_error_after_eof),
+        TEST(test_tunnel_one_side_gone),
         TEST(test_endpoints),
         TEST(test_deferred_and_timers),
     };
