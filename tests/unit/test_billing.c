@@ -4,6 +4,8 @@
  * implementation (data/billing/usage_mixed.py). */
 #include "tests/unit/billing_fixture.h"
 
+#include "billing/internal.h"
+
 struct mixed_sum {
     const char *tenant, *what, *amount;
     size_t entries;
@@ -285,6 +287,98 @@ static void test_at_the_same_time(void **state)
     (void)export(f, "acme", "2026-11", EXPORT_JSONL);
     assert_int_equal(f->rows, 30);
     assert_int_equal(f->code, 0);
+    buf_fini(&body);
+}
+
+/* The cache is full, and a key that is met for the first time pushes out one of the same batch that was known
+ * when the batch began: its events are its tenant's all the same. */
+static void test_owner_pushed_out(void **state)
+{
+    struct fixture *f = *state;
+    struct owner_cache *cache = &f->billing->owners;
+    struct mixed_event events[4] = {plain_call, plain_call, plain_call, plain_call};
+    char hash[SHA256_HEX_SIZE];
+    key_put(f, 0, "gw");
+    key_put(f, 1, "gw");
+    post(f, &plain_call, 1); /* key 0 is the oldest that is kept */
+    assert_answer(f, 1, 0, "");
+    struct slice record =
+        SL("{\"tenant\":\"acme\",\"namespace\":\"n\",\"workspace\":\"w\",\"workspace_id\":\"ws\","
+           "\"user\":\"\",\"gateway\":\"gw\",\"revoked\":false,\"made_at_ms\":1}");
+    for (unsigned i = 0; HASH_COUNT(cache->rows) < OWNERS_MAX; i++) {
+        (void)snprintf(hash, sizeof(hash), "%064x", i);
+        assert_non_null(owner_cache_add(cache, hash, record, false));
+    }
+    events[0].id = "a";
+    events[1].id = "b";
+    events[1].key = 1;
+    events[2].id = "c";
+    events[2].key = 1;
+    events[3].id = "d";
+    post(f, events, 4);
+    assert_answer(f, 4, 0, "");
+    assert_int_equal(HASH_COUNT(cache->rows), OWNERS_MAX);
+    key_hash(0, hash);
+    assert_null(owner_cache_find(cache, hash)); /* it was */
+    assert_int_equal(suspense(f, "acme", 10), 0);
+    (void)export(f, "acme", "2026-11", EXPORT_JSONL);
+    assert_int_equal(f->rows, 5);
+    post(f, events, 4); /* and it is found again */
+    assert_answer(f, 0, 4, "");
+}
+
+struct crowd {
+    unsigned answers, accepted, refused;
+};
+
+static void on_one_of_many(const struct billing_batch_answer *a, void *data)
+{
+    struct crowd *c = data;
+    c->answers++;
+    if (a->code == 0) {
+        c->accepted += (unsigned)a->accepted;
+        return;
+    }
+    assert_int_equal(a->code, E_UNAVAILABLE);
+    assert_non_null(a->err);
+    assert_int_equal(a->err->code, E_UNAVAILABLE);
+    assert_true(strstr(a->err->msg, "send it again") != NULL);
+    c->refused++;
+}
+
+/* More batches at once than are taken: those too many are refused with a word, none is lost or counted twice,
+ * and when all are answered there is room again. */
+static void test_too_many_batches(void **state)
+{
+    enum { N = 600, TAKEN = 256 };
+    struct fixture *f = *state;
+    struct crowd crowd = {0};
+    struct buf body = BUF_INIT(1u << 20);
+    key_put(f, 0, "gw");
+    for (int round = 0; round < 2; round++) {
+        crowd = (struct crowd){0};
+        for (unsigned i = 0; i < N; i++) {
+            struct mixed_event e = plain_call;
+            char id[32];
+            (void)snprintf(id, sizeof(id), "many-%d-%u", round, i);
+            e.id = id;
+            body_of(&body, &e, 1);
+            billing_usage_post(f->billing, tenancy_gateway(f->tenancy, SL("gw")), buf_view(&body),
+                               on_one_of_many, &crowd);
+        }
+        assert_int_equal(crowd.answers, 0);
+        uint64_t end = uv_hrtime() + (uint64_t)WAIT_S * 1000000000u;
+        while (crowd.answers < N && uv_hrtime() < end)
+            (void)uv_run(&f->loop.uv, UV_RUN_ONCE);
+        assert_int_equal(crowd.answers, N);
+        assert_int_equal(crowd.accepted, TAKEN);
+        assert_int_equal(crowd.refused, N - TAKEN);
+        assert_int_equal(f->billing->n_batches, 0);
+    }
+    post_text(f, "gw", "nonsense"); /* what is refused for its text is counted off, too */
+    assert_int_equal(f->billing->n_batches, 0);
+    (void)export(f, "acme", "2026-11", EXPORT_JSONL);
+    assert_int_equal(f->rows, 2 * TAKEN);
     buf_fini(&body);
 }
 
@@ -664,6 +758,8 @@ int main(void)
         ON_BOTH(test_commits_fail),
         ON_BOTH(test_answers_are_lost),
         ON_BOTH(test_at_the_same_time),
+        ON_BOTH(test_owner_pushed_out),
+        ON_BOTH(test_too_many_batches),
         ON_BOTH(test_conflict_counts_once),
         ON_BOTH(test_unknown_key_becomes_known),
         ON_BOTH(test_fleet_resolution_fails),
