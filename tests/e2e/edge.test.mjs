@@ -549,6 +549,38 @@ function homeOf(id) {
     return home;
 }
 
+test('a client that leaves in the middle of an export harms nobody', { timeout: 120000 }, async () => {
+    const key = (await reeve.inside(place, '/bin/sh', ['-c', 'printf %s "$ANTHROPIC_API_KEY"'])).stdout;
+    const time = new Date(Date.now() - 5000).toISOString();
+    const rows = async () => {
+        const file = await reeve.api('GET', `/v1/periods/${time.slice(0, 7)}/export?format=jsonl`);
+        assert.equal(file.status, 200, file.text);
+        return file.text.split('\n').filter(Boolean).length;
+    };
+    const was = await rows();
+    for (let batch = 0; batch < 8; batch++) {
+        const events = Array.from({ length: 500 }, (_, i) => ({ id: `exported-${batch}-${i}`, key_hash: sha256(key), model: 'model-one', time, tokens: { input: 1, output: 1 } }));
+        const told = await reeve.api('POST', '/v1/gateways/main/usage', { key: null, headers: { authorization: `Bearer ${reeve.gatewaySecret}` }, body: { events } });
+        assert.deepEqual(told.body, { accepted: 500, duplicates: 0, rejected: [] }, told.text);
+    }
+    const idle = descriptors();
+    for (let i = 0; i < 60; i++) {
+        const connection = i % 4 < 2 ? 'keep-alive' : 'close';
+        const format = i % 3 ? 'csv' : 'jsonl';
+        const it = await raw(`GET /v1/periods/${time.slice(0, 7)}/export?format=${format} HTTP/1.1\r\nHost: x\r\nConnection: ${connection}\r\nAuthorization: Bearer ${reeve.key('acme owner')}\r\n\r\n`);
+        if (i % 5 === 0) await it.answered();
+        it.socket.pause();
+        await sleep(i % 7 * 3);
+        if (i % 2) it.socket.resetAndDestroy();
+        else it.close();
+    }
+    await isAlive();
+    await until('nothing of them is left', 10000, () => descriptors() <= idle + 3);
+    assert.equal(await rows(), was + 4000, 'a whole export');
+    await isAlive();
+    assert.ok(!/Sanitizer|runtime error/.test(reeve.text), reeve.text);
+});
+
 test('SIGTERM in the middle of upgrades and tunnels ends well, and soon', { timeout: 120000 }, async () => {
     await setHostile({ head: 2000, delay: 4000 });
     const tunnels = [];
