@@ -9,6 +9,14 @@ static void skip_blanks(struct slice *s)
         *s = slice_from(*s, 1);
 }
 
+static struct slice trim_end(struct slice s)
+{
+    while (s.n > 0 &&
+           (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t' || s.p[s.n - 1] == '\r' || s.p[s.n - 1] == '\n'))
+        s.n--;
+    return s;
+}
+
 /* At a '"': takes the string, gives what is between the quotes; false when it is cut off. */
 static bool take_string(struct slice *s, struct slice *ret)
 {
@@ -78,7 +86,7 @@ bool envelope_scan(struct slice json, struct envelope *ret)
             ret->has_result = true;
         if (!is_whole)
             return true;
-        value = slice_trim(value);
+        value = trim_end(value);
         if (slice_eq_str(key, "id") && !slice_eq_str(value, "null"))
             ret->id = value;
         else if (slice_eq_str(key, "method") && value.n >= 2 && value.p[0] == '"')

@@ -36,6 +36,7 @@ static void whole_messages(void **state)
     expect("{\"error\":{\"code\":-1},\"id\":3}", true, "3", NULL, true);
     expect("{\"id\":null,\"method\":\"m\"}", true, NULL, "m", false);
     expect("{\"params\":{\"id\":1,\"method\":\"inner\"},\"method\":\"outer\"}", true, NULL, "outer", false);
+    expect("{\"id\":7\n\n,\"method\":\"m\"\r\n}", true, "7", "m", false);
     expect("{}", true, NULL, NULL, false);
     expect("[]", false, NULL, NULL, false);
     expect("", false, NULL, NULL, false);
