@@ -21,7 +21,6 @@
 /* --- reload --- */
 
 struct reload {
-    struct controller *c;
     struct buf notes;
     unsigned waits; /* parts that still load what they need from the store */
     struct err err; /* the first that failed */
@@ -74,7 +73,7 @@ int controller_reload(struct controller *c, struct buf *ret_problems, controller
     }
     config_problems_fini(&problems);
     struct reload *r = MEM_NEW(struct reload);
-    *r = (struct reload){.c = c, .notes = BUF_INIT(16384), .waits = 2, .done = done, .data = data};
+    *r = (struct reload){.notes = BUF_INIT(16384), .waits = 2, .done = done, .data = data};
     tenancy_restart_diff(c->tenancy, now, &r->notes);
     struct tenancy *old = c->tenancy;
     c->tenancy = now;

@@ -46,7 +46,6 @@ struct scheduler_options {
      * because billing and scheduler's neighbours below do not know each other). */
     struct store_op (*llm_key_op)(struct arena *a, const char *hash_hex, const struct workspace *ws,
                                   bool is_revoked, void *data);
-    /* Environment of the server: *_API_KEY, *_BASE_URL and what else the tenant's gateway needs. */
     /* Every state change of a workspace (also of its reason), after it is durable; NULL: none. */
     void (*on_change)(const struct workspace *ws, void *data);
     /* For audit: an orphan was removed, etc. `what` is a fixed word. */

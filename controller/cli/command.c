@@ -19,11 +19,6 @@ static struct {
     int n_options;
 } given;
 
-int command_count(void)
-{
-    return given.n_arguments;
-}
-
 const char *command_argument(int i)
 {
     return i < given.n_arguments ? given.arguments[i] : NULL;

@@ -29,10 +29,9 @@ struct command {
 };
 
 /* What was given, for the running command. */
-int command_count(void);
 const char *command_argument(int i);          /* NULL when not given */
 const char *command_option(const char *name); /* the value; "" for a flag; NULL when absent */
-bool command_wants_json(void); /* --json, or stdout is no terminal is not enough: only --json */
+bool command_wants_json(void);                /* --json was given */
 int command_usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 int command_main(int argc, char **argv);

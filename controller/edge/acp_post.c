@@ -59,16 +59,22 @@ static void answer_error(struct request *rq, struct slice id, bool has_answer, c
     buf_fini(&out);
 }
 
-static void post_free(struct acp_post *p)
+/* The memory and the call, of one that is in no list any more. */
+static void post_dispose(struct acp_post *p)
 {
-    struct acp_server *s = p->server;
     if (p->call != NULL)
         http_call_cancel(p->call);
     timer_free(p->linger);
-    DL_DELETE(s->posts, p);
     mem_free(p->id);
     buf_fini(&p->answer);
     mem_free(p);
+}
+
+static void post_free(struct acp_post *p)
+{
+    struct acp_server *s = p->server;
+    DL_DELETE(s->posts, p);
+    post_dispose(p);
     acp_stream_unwatch(s);
     acp_server_maybe_free(s);
 }
@@ -140,14 +146,8 @@ void acp_post_free_all(struct acp_server *s)
         DL_DELETE(s->posts, p);
         pending_end(p);
         p->server = NULL;
-        if (p->is_claiming)
-            continue; /* ends with the store's answer */
-        if (p->call != NULL)
-            http_call_cancel(p->call);
-        timer_free(p->linger);
-        mem_free(p->id);
-        buf_fini(&p->answer);
-        mem_free(p);
+        if (!p->is_claiming) /* else it ends with the store's answer */
+            post_dispose(p);
     }
 }
 
@@ -305,9 +305,7 @@ static void on_claimed(int code, const struct err *cause, void *data)
     struct err err = {0};
     p->is_claiming = false;
     if (p->server == NULL) { /* all of it was closed meanwhile */
-        mem_free(p->id);
-        buf_fini(&p->answer);
-        mem_free(p);
+        post_dispose(p);
         return;
     }
     if (p->rq == NULL) {
