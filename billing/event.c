@@ -134,8 +134,10 @@ void period_of(int64_t wall_ms, char out[PERIOD_TEXT_MAX])
 int event_price(const struct event *e, const struct price_table *prices, struct event_cost *ret,
                 const char **ret_missing)
 {
-    struct event_cost cost = {.n_lines = 0, .amount = 0};
-    const struct price_model *model = price_find(prices, e->model);
+    struct event_cost cost = {.n_lines = 0, .amount = 0, .price_version = price_version(prices)};
+    const struct price_query query = {e->model, e->model_group, e->provider};
+    const struct price_model *model = price_find(prices, &query, NULL);
+    const struct price_rates *rates = model != NULL ? price_rates(model, e->tokens) : NULL;
     bool is_free = e->status == EVENT_FAILURE;
     if (model == NULL && !is_free) {
         *ret_missing = "model";
@@ -144,16 +146,18 @@ int event_price(const struct event *e, const struct price_table *prices, struct 
     for (int k = 0; k < TOKEN_KINDS; k++) {
         if (e->tokens[k] == 0)
             continue;
-        if (!is_free && !model->has[k]) {
+        if (!is_free && !rates->has[k]) {
             *ret_missing = token_kind_names[k];
             return E_NOT_FOUND;
         }
         struct event_line *line = &cost.lines[cost.n_lines++];
-        *line = (struct event_line){(enum token_kind)k, e->tokens[k], is_free ? 0 : model->unit[k], 0};
+        *line = (struct event_line){(enum token_kind)k, e->tokens[k], is_free ? 0 : rates->unit[k], 0};
         if (i128_mul(line->unit_price, (i128)line->quantity, &line->amount) != 0 ||
             i128_add(cost.amount, line->amount, &cost.amount) != 0)
             return E_OVERFLOW;
     }
+    if (model != NULL)
+        cost.price_version = model->version;
     *ret = cost;
     return 0;
 }

@@ -27,12 +27,14 @@ struct event {
     char key_hash[SHA256_HEX_SIZE];
     struct slice id;
     /* facts */
-    struct slice model;
-    int64_t time_ms; /* end of the call */
+    struct slice model; /* as it was called, "openai/gpt-4o" */
+    int64_t time_ms;    /* end of the call */
     uint64_t tokens[TOKEN_KINDS];
     enum event_status status;
     struct slice call_type; /* "" when not said */
     /* not facts: said about the event, may differ in a repetition */
+    struct slice model_group; /* the name that the caller used for the model; "" when not said */
+    struct slice provider;    /* "" when not said */
     bool is_estimated;
     struct slice reported_cost; /* the gateway's own figure; "" when not said */
     /* derived by event_finish */
@@ -62,6 +64,7 @@ struct event_cost {
     struct event_line lines[TOKEN_KINDS];
     size_t n_lines;
     i128 amount;
+    struct slice price_version; /* of the file that priced it; lives as long as the table */
 };
 /* 0; E_NOT_FOUND with the missing price in *ret_missing ("model" or a kind of token); E_OVERFLOW. */
 int event_price(const struct event *e, const struct price_table *prices, struct event_cost *ret,

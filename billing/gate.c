@@ -132,7 +132,8 @@ bool billing_wants_model(const struct billing *b)
 int billing_admit_model(struct billing *b, struct slice model, struct err *err)
 {
     const struct book *k = b->book;
-    if (!k->tenancy->prices.deny_unpriced || (k->prices != NULL && price_find(k->prices, model) != NULL))
+    const struct price_query query = {.model = model};
+    if (!k->tenancy->prices.deny_unpriced || price_find(k->prices, &query, NULL) != NULL)
         return 0;
     return err_set(err, E_FORBIDDEN, "model `%.*s` has no price, and models without a price are refused",
                    (int)(model.n < 200 ? model.n : 200), model.p);

@@ -146,7 +146,6 @@ static struct outcome rejected(const char *code, const char *detail)
 /* The entry as it stays in the log; its number is the log's. */
 static struct slice entry_write(struct posting *p, const struct item *it, const struct event_cost *cost)
 {
-    struct price_table *prices = p->batch->book->prices;
     struct buf text = BUF_INIT(STORE_VALUE_MAX);
     struct jsonw w;
     char number[I128_TEXT_MAX];
@@ -154,8 +153,8 @@ static struct slice entry_write(struct posting *p, const struct item *it, const 
     jsonw_object(&w);
     jsonw_ktime(&w, "posted_at", p->batch->received_ms);
     event_write(&w, it->event, it->owner);
-    jsonw_kslice(&w, "price_version", price_version(prices));
-    jsonw_kstr(&w, "currency", price_currency(prices));
+    jsonw_kslice(&w, "price_version", cost->price_version);
+    jsonw_kstr(&w, "currency", price_currency(p->batch->book->prices));
     jsonw_key(&w, "lines");
     jsonw_array(&w);
     for (size_t i = 0; i < cost->n_lines; i++) {

@@ -1,186 +1,16 @@
-/* price: the price file as exact amounts per token, see price.h.
+/* price: from a model's name to its rates, see price.h.
  *
- * Happy path: each price, decimal text per million tokens, is an integer count of 1e-12; that is the same
- * integer as the price of one token in 1e-18, so nothing is divided and nothing rounded. Lookups go through a
- * hash table.
- *
- * Failure paths: every problem is collected with its place, none stops the reading of the rest. More than 12
- * digits after the point are the mark of a number that went through floating point (0.18000000000000002), and
- * are refused: only the operator knows what was meant. */
-#include "billing/price.h"
+ * Happy path: rows and groups lie in two hash tables; a look-up tries one name after the other, from what
+ * says most to what says least. Failure paths: what no step finds is unpriced. A row that belongs to one
+ * provider never prices another's call: a provider's own price for the same model may be higher. */
+#include "billing/price_table.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/core/mem.h"
-#include "base/core/hash.h"
 
 const char *const token_kind_names[TOKEN_KINDS] = {"input", "output", "cache_read", "cache_write"};
-
-struct price_row {
-    struct price_model model;
-    struct slice name;
-    UT_hash_handle hh;
-};
-
-struct price_table {
-    struct arena arena;
-    char currency[4];
-    struct slice version;
-    bool is_given;
-    struct price_row *rows;
-};
-
-struct reader {
-    struct price_table *table;
-    struct config_problems *problems;
-    const char *file;
-    size_t n_problems;
-};
-
-#define PROBLEM(r, node_line, node_column, hint, ...)                                                        \
-    do {                                                                                                     \
-        (r)->n_problems++;                                                                                   \
-        config_problem_add((r)->problems, (r)->file, (node_line), (node_column), (hint), __VA_ARGS__);       \
-    } while (0)
-
-/* As much of a user's text as an error message should repeat. */
-static int shown(struct slice s)
-{
-    return (int)(s.n < 64 ? s.n : 64);
-}
-
-static void on_currency(struct reader *r, const struct yaml_node *n)
-{
-    bool ok = n->kind == YAML_SCALAR && n->text.n == 3;
-    for (size_t i = 0; ok && i < 3; i++)
-        ok = n->text.p[i] >= 'A' && n->text.p[i] <= 'Z';
-    if (!ok) {
-        PROBLEM(r, n->line, n->column, "for example USD", "currency: expected three capital letters");
-        return;
-    }
-    memcpy(r->table->currency, n->text.p, 3);
-}
-
-static void on_version(struct reader *r, const struct yaml_node *n)
-{
-    if (n->kind != YAML_SCALAR || n->text.n == 0 || n->text.n > PRICE_VERSION_MAX) {
-        PROBLEM(r, n->line, n->column, "for example \"2026-11-01\"",
-                "version: expected 1 to %d characters of text", PRICE_VERSION_MAX);
-        return;
-    }
-    r->table->version = arena_slice(&r->table->arena, n->text);
-}
-
-/* Digits behind the point, zeros at the end not counted; SIZE_MAX when this is not plain decimal text. */
-static size_t fraction_digits(struct slice s)
-{
-    struct slice head;
-    if (!slice_cut(&s, '.', &head))
-        return 0;
-    while (s.n > 0 && s.p[s.n - 1] == '0')
-        s.n--;
-    return s.n;
-}
-
-static void on_price(struct reader *r, const struct yaml_node *n, struct price_model *m)
-{
-    int kind = -1;
-    for (int k = 0; k < TOKEN_KINDS; k++) {
-        if (slice_eq_str(n->key, token_kind_names[k]))
-            kind = k;
-    }
-    if (kind < 0) {
-        PROBLEM(r, n->key_line, n->key_column, "one of input, output, cache_read, cache_write",
-                "unknown kind of price `%.*s`", shown(n->key), n->key.p);
-        return;
-    }
-    if (n->kind != YAML_SCALAR) {
-        PROBLEM(r, n->line, n->column, "for example 0.30", "%s: expected a decimal number",
-                token_kind_names[kind]);
-        return;
-    }
-    i128 v = 0;
-    int rc = i128_parse(n->text, PRICE_FRACTION_MAX, false, &v);
-    if (rc == E_OVERFLOW) {
-        PROBLEM(r, n->line, n->column, NULL, "%s: `%.*s` is too large", token_kind_names[kind],
-                shown(n->text), n->text.p);
-    } else if (rc != 0 && fraction_digits(n->text) > PRICE_FRACTION_MAX) {
-        PROBLEM(r, n->line, n->column, "write the exact price, as the vendor publishes it",
-                "%s: `%.*s` has more than %d digits after the point: a rounding artefact of floating point?",
-                token_kind_names[kind], shown(n->text), n->text.p, PRICE_FRACTION_MAX);
-    } else if (rc != 0) {
-        PROBLEM(r, n->line, n->column, "for example 0.30; no exponent, no sign, no unit",
-                "%s: `%.*s` is not a decimal number", token_kind_names[kind], shown(n->text),
-                n->text.n > 0 ? n->text.p : "");
-    } else if (v < 0) {
-        PROBLEM(r, n->line, n->column, NULL, "%s: a price cannot be negative", token_kind_names[kind]);
-    } else {
-        m->unit[kind] = v;
-        m->has[kind] = true;
-    }
-}
-
-static void on_model(struct reader *r, const struct yaml_node *n)
-{
-    if (n->key.n == 0 || n->key.n > MODEL_NAME_MAX) {
-        PROBLEM(r, n->key_line, n->key_column, NULL, "models: a name has 1 to %d bytes", MODEL_NAME_MAX);
-        return;
-    }
-    if (n->kind != YAML_MAP || n->count == 0) {
-        PROBLEM(r, n->line, n->column, "for example {input: 3, output: 15}",
-                "models.%.*s: expected prices per million tokens", shown(n->key), n->key.p);
-        return;
-    }
-    struct price_row *row = ARENA_NEW(&r->table->arena, struct price_row);
-    row->name = arena_slice(&r->table->arena, n->key);
-    YAML_FOREACH (it, n)
-        on_price(r, it, &row->model);
-    HASH_ADD_KEYPTR(hh, r->table->rows, row->name.p, row->name.n, row);
-}
-
-static void on_models(struct reader *r, const struct yaml_node *n)
-{
-    if (n->kind != YAML_MAP) {
-        PROBLEM(r, n->line, n->column, "for example models: {claude-sonnet-4-5: {input: 3, output: 15}}",
-                "models: expected names with their prices");
-        return;
-    }
-    if (n->count > PRICE_MODELS_MAX) {
-        PROBLEM(r, n->line, n->column, NULL, "models: more than %d", PRICE_MODELS_MAX);
-        return;
-    }
-    YAML_FOREACH (it, n)
-        on_model(r, it);
-}
-
-static void read_root(struct reader *r, const struct yaml_node *root)
-{
-    if (root->kind != YAML_MAP) {
-        PROBLEM(r, root->line, root->column, NULL, "expected currency, version and models");
-        return;
-    }
-    static const struct {
-        const char *key;
-        void (*on)(struct reader *r, const struct yaml_node *n);
-    } keys[] = {{"currency", on_currency}, {"version", on_version}, {"models", on_models}};
-    bool found[ARRAY_LEN(keys)] = {false};
-    YAML_FOREACH (it, root) {
-        size_t k = 0;
-        while (k < ARRAY_LEN(keys) && !slice_eq_str(it->key, keys[k].key))
-            k++;
-        if (k == ARRAY_LEN(keys)) {
-            PROBLEM(r, it->key_line, it->key_column, "a price file has currency, version and models",
-                    "unknown key `%.*s`", shown(it->key), it->key.p);
-            continue;
-        }
-        found[k] = true;
-        keys[k].on(r, it);
-    }
-    for (size_t k = 0; k < ARRAY_LEN(keys); k++) {
-        if (!found[k])
-            PROBLEM(r, root->line, root->column, NULL, "missing key `%s`", keys[k].key);
-    }
-}
 
 int price_table_new(const struct tenancy *t, struct config_problems *problems, struct price_table **ret)
 {
@@ -188,16 +18,10 @@ int price_table_new(const struct tenancy *t, struct config_problems *problems, s
     p->arena = ARENA_INIT;
     memcpy(p->currency, "USD", 4);
     p->version = SLICE_EMPTY;
-    if (t->prices.root != NULL) {
-        AUTO_FREE char *file = mem_strndup(t->prices.file.n > 0 ? t->prices.file.p : "prices",
-                                           t->prices.file.n > 0 ? t->prices.file.n : 6);
-        struct reader r = {p, problems, file, 0};
-        p->is_given = true;
-        read_root(&r, t->prices.root);
-        if (r.n_problems > 0) {
-            price_table_free(p);
-            return E_INVALID;
-        }
+    p->is_given = t->prices.n_files > 0;
+    if (price_files_read(p, &t->prices, problems) != 0) {
+        price_table_free(p);
+        return E_INVALID;
     }
     *ret = p;
     return 0;
@@ -208,16 +32,165 @@ void price_table_free(struct price_table *p)
     if (p == NULL)
         return;
     HASH_CLEAR(hh, p->rows);
+    HASH_CLEAR(hh, p->groups);
     arena_fini(&p->arena);
     mem_free(p);
 }
 
-const struct price_model *price_find(const struct price_table *p, struct slice model)
+struct price_row *price_row_find(struct price_row *rows, struct slice name)
 {
     struct price_row *row = NULL;
-    if (model.n > 0)
-        HASH_FIND(hh, p->rows, model.p, model.n, row);
+    if (name.n > 0)
+        HASH_FIND(hh, rows, name.p, name.n, row);
+    return row;
+}
+
+/* --- providers --- */
+
+/* LiteLLM's price file writes some providers otherwise than its reports do (vertex_ai-anthropic_models,
+ * bedrock_converse): the same company, the same bill. */
+static struct slice provider_plain(struct slice s)
+{
+    static const struct {
+        const char *text, *plain;
+    } same[] = {{"bedrock_converse", "bedrock"}, {"cohere_chat", "cohere"}, {"azure_text", "azure"},
+                {"vertex_ai_beta", "vertex_ai"}, {"openai_like", "openai"}, {"custom_openai", "openai"},
+                {"anthropic_text", "anthropic"}, {"ollama_chat", "ollama"}, {"sagemaker_chat", "sagemaker"}};
+    if (slice_starts(s, SL("text-completion-")))
+        s = slice_from(s, sizeof("text-completion-") - 1);
+    if (slice_starts(s, SL("vertex_ai-")) || slice_starts(s, SL("fireworks_ai-")))
+        s.n = slice_find(s, '-');
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+        if (slice_eq_str(s, same[i].text))
+            return slice_str(same[i].plain);
+    }
+    return s;
+}
+
+/* --- look-ups --- */
+
+struct look_up {
+    const struct price_table *table;
+    struct slice provider; /* plain; "" when unknown */
+};
+
+/* The row of that name, unless it is another provider's. */
+static const struct price_model *row_of(const struct look_up *l, struct slice name)
+{
+    const struct price_row *row = price_row_find(l->table->rows, name);
+    if (row == NULL || (l->provider.n > 0 && row->model.provider.n > 0 &&
+                        !slice_eq(provider_plain(row->model.provider), l->provider)))
+        return NULL;
+    return &row->model;
+}
+
+static const struct price_model *group_of(const struct look_up *l, struct slice name)
+{
+    const struct price_row *row = price_row_find(l->table->groups, name);
     return row != NULL ? &row->model : NULL;
+}
+
+/* The row "provider/name". */
+static const struct price_model *qualified_of(const struct look_up *l, struct slice provider,
+                                              struct slice name)
+{
+    char text[MODEL_NAME_MAX + 1];
+    if (provider.n == 0 || name.n == 0 || provider.n + 1 + name.n > MODEL_NAME_MAX)
+        return NULL;
+    size_t n = (size_t)snprintf(text, sizeof(text), "%.*s/%.*s", SL_ARG(provider), SL_ARG(name));
+    return row_of(l, slice_of(text, n));
+}
+
+static struct slice without_prefix(struct slice name, struct slice provider)
+{
+    if (provider.n > 0 && name.n > provider.n && slice_starts(name, provider) && name.p[provider.n] == '/')
+        return slice_from(name, provider.n + 1);
+    return name;
+}
+
+/* All that is known is a name: what a caller asks for, or a gateway that knows no more. It may be an alias
+ * for several models, so a group goes first. */
+static const struct price_model *find_by_name(struct look_up *l, struct slice name, const char **ret_how)
+{
+    const struct price_model *m = group_of(l, name);
+    struct slice rest = name;
+    *ret_how = "the group of this name";
+    if (m == NULL) {
+        *ret_how = "the row of this name";
+        m = row_of(l, name);
+    }
+    if (m == NULL && slice_cut(&rest, '/', &l->provider) && l->provider.n > 0) {
+        *ret_how = "the row of this name without the provider in front";
+        l->provider = provider_plain(l->provider);
+        m = row_of(l, rest);
+    }
+    return m;
+}
+
+/* A report says what was called, so that goes before the name that the caller used for it. */
+static const struct price_model *find_by_report(struct look_up *l, const struct price_query *q,
+                                                const char **ret_how)
+{
+    struct slice said = q->provider, rest = q->model, bare;
+    if (said.n == 0 && !slice_cut(&rest, '/', &said))
+        said = SLICE_EMPTY;
+    l->provider = provider_plain(said);
+    bare = without_prefix(q->model, said);
+    if (slice_eq(bare, q->model))
+        bare = without_prefix(q->model, l->provider);
+    const struct {
+        const struct price_model *m;
+        const char *how;
+    } steps[] = {
+        {qualified_of(l, said, bare), "the row of the provider and the model"},
+        {qualified_of(l, l->provider, bare), "the row of the provider and the model"},
+        {row_of(l, q->model), "the row of the model as it was reported"},
+        {row_of(l, bare), "the row of the model without the provider in front"},
+        {group_of(l, q->group.n > 0 ? q->group : q->model), "the group that the model was called by"},
+        {qualified_of(l, said, q->group),
+         "the row of the provider and the name that the model was called by"},
+        {row_of(l, q->group), "the row of the name that the model was called by"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        *ret_how = steps[i].how;
+        if (steps[i].m != NULL)
+            return steps[i].m;
+    }
+    return NULL;
+}
+
+const struct price_model *price_find(const struct price_table *p, const struct price_query *q,
+                                     const char **ret_how)
+{
+    struct look_up l = {p, SLICE_EMPTY};
+    const char *how;
+    bool is_name_alone = q->group.n == 0 && q->provider.n == 0;
+    const struct price_model *m =
+        is_name_alone ? find_by_name(&l, q->model, &how) : find_by_report(&l, q, &how);
+    if (ret_how != NULL)
+        *ret_how = m != NULL ? how : "no name of it is in the price file";
+    return m;
+}
+
+const struct price_rates *price_rates(const struct price_model *m, const uint64_t tokens[TOKEN_KINDS])
+{
+    uint64_t prompt = tokens[TOKENS_INPUT] + tokens[TOKENS_CACHE_READ] + tokens[TOKENS_CACHE_WRITE];
+    size_t i = m->n_tiers - 1;
+    while (i > 0 && prompt <= m->tiers[i].above)
+        i--;
+    return &m->tiers[i].rates;
+}
+
+i128 price_residue(const struct price_model *m, const struct price_rates *r, enum token_kind kind)
+{
+    i128 exact = 0, taken = 0, unit = 1;
+    for (int i = 0; i < PRICE_FACTOR_SCALE; i++)
+        unit *= 10;
+    if (m->factor == unit)
+        return 0;
+    /* both fitted when the price was folded */
+    must(i128_mul(r->listed[kind], m->factor, &exact) == 0 && i128_mul(r->unit[kind], unit, &taken) == 0);
+    return exact - taken;
 }
 
 const char *price_currency(const struct price_table *p)
@@ -233,4 +206,9 @@ struct slice price_version(const struct price_table *p)
 bool price_is_given(const struct price_table *p)
 {
     return p->is_given;
+}
+
+size_t price_count(const struct price_table *p)
+{
+    return HASH_COUNT(p->rows);
 }

@@ -24,6 +24,10 @@ void event_write(struct jsonw *w, const struct event *e, const struct owner *o)
         jsonw_kslice(w, "user", o->user);
     }
     jsonw_kslice(w, "model", e->model);
+    if (e->model_group.n > 0)
+        jsonw_kslice(w, "model_group", e->model_group);
+    if (e->provider.n > 0)
+        jsonw_kslice(w, "provider", e->provider);
     if (e->call_type.n > 0)
         jsonw_kslice(w, "call_type", e->call_type);
     jsonw_kstr(w, "status", e->status == EVENT_SUCCESS ? "success" : "failure");

@@ -167,6 +167,11 @@ static void complain_missing(struct walk *w, const struct setting *row, const ch
     if (where.n > 0)
         (void)snprintf(in, sizeof(in), " in `%s`", buf_cstr(&where));
     buf_fini(&where);
+    if ((row->flags & SETTING_ONE_OK) != 0) { /* one will do, so that is what to write */
+        char element[128];
+        (void)snprintf(element, sizeof(element), "%s[]", row->path);
+        row = setting_find(element);
+    }
     const char *sample = setting_type_sample(row->type);
     if (row->type == SETTING_CHOICE)
         source_complain(w->source, at->node, NULL, "`%s` is missing%s: expected %s", name, in,

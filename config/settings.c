@@ -74,7 +74,9 @@ static const struct setting rows[] = {
      "Where the built-in gateway sends calls."},
 
     {"prices", SETTING_MAP, 0, NULL, NULL, NULL, 0, 0, NULL, "What model calls cost."},
-    {"prices.file", SETTING_PATH, SETTING_REQUIRED, NULL, NULL, NULL, 1, 1024, "bytes", "The price file."},
+    {"prices.file", SETTING_LIST, SETTING_REQUIRED | SETTING_NONEMPTY | SETTING_ONE_OK, NULL, NULL, NULL, 1,
+     PRICE_FILES_MAX, "entries", "The price files; the first that names a model prices it."},
+    {"prices.file[]", SETTING_PATH, 0, NULL, NULL, NULL, 1, 1024, "bytes", "One price file."},
     {"prices.unpriced", SETTING_CHOICE, 0, "deny", "deny suspense", NULL, 0, 0, NULL,
      "What becomes of a model without a price: refused, or booked in suspense."},
 

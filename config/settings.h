@@ -41,6 +41,8 @@ enum {
     SETTING_ONE_OK = 32,      /* one element may stand without a list around it */
 };
 
+#define PRICE_FILES_MAX 16
+
 struct setting {
     const char *path; /* dotted; `*` for a name given by the user, `[]` for a list's element */
     enum setting_type type;

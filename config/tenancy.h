@@ -88,10 +88,14 @@ struct config_tenant {
     uint64_t quota_namespace_running;
 };
 
+struct config_price_file {
+    struct slice path;      /* resolved, NUL-terminated */
+    struct yaml_node *root; /* parsed; billing reads it */
+};
 struct config_prices {
-    struct slice file;      /* resolved path */
-    bool deny_unpriced;     /* else: to suspense */
-    struct yaml_node *root; /* the parsed price file; NULL when none; billing reads it */
+    struct config_price_file *files; /* the first that names a model prices it */
+    size_t n_files;
+    bool deny_unpriced; /* else: to suspense */
 };
 
 struct tenancy {

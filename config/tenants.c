@@ -25,29 +25,46 @@ static const char *display_name(struct build *b, struct slice path)
                         SL_ARG(path));
 }
 
-void build_prices(struct build *b)
+static void read_price_file(struct build *b, const struct yaml_node *n)
 {
     struct config_prices *prices = &b->t->prices;
-    const struct yaml_node *map = node_child(b->root, "prices", YAML_MAP),
-                           *file = node_child(map, "file", YAML_SCALAR);
-    prices->deny_unpriced = slice_eq_str(node_text(map, "prices.unpriced"), "deny");
-    if (file == NULL || file->text.n == 0 || file->text.n > setting_find("prices.file")->max)
-        return; /* absent or reported */
-    prices->file = source_path(b->source, &b->t->arena, file->text);
+    struct config_price_file f = {.root = NULL};
+    if (n->kind != YAML_SCALAR || n->text.n == 0 || n->text.n > setting_find("prices.file[]")->max)
+        return; /* reported */
     struct buf text;
     struct err err = {0};
-    if (source_read(prices->file.p, PRICES_MAX, &text, &err) != 0) {
-        source_complain(b->source, file, NULL, "cannot read `%s`: %s", SHOW(file->text), err.msg);
+    f.path = source_path(b->source, &b->t->arena, n->text);
+    if (source_read(f.path.p, PRICES_MAX, &text, &err) != 0) {
+        source_complain(b->source, n, NULL, "cannot read `%s`: %s", SHOW(n->text), err.msg);
         return;
     }
-    b->prices_display = display_name(b, file->text);
-    if (yaml_parse(&b->t->arena, b->prices_display, buf_view(&text), b->source->problems, &prices->root) != 0)
+    const char *display = display_name(b, n->text);
+    if (yaml_parse(&b->t->arena, display, buf_view(&text), b->source->problems, &f.root) != 0)
         b->source->complaints++;
     buf_fini(&text);
-    b->currency = SLICE_EMPTY;
-    const struct yaml_node *currency = yaml_get(prices->root, "currency");
-    if (currency != NULL && currency->kind == YAML_SCALAR && currency->text.n == 3)
-        b->currency = currency->text;
+    if (f.root == NULL)
+        return;
+    prices->files[prices->n_files++] = f;
+    const struct yaml_node *currency = yaml_get(f.root, "currency");
+    if (b->prices_display == NULL) {
+        b->prices_display = display;
+        if (currency != NULL && currency->kind == YAML_SCALAR && currency->text.n == 3)
+            b->currency = currency->text;
+    }
+}
+
+void build_prices(struct build *b)
+{
+    const struct yaml_node *map = node_child(b->root, "prices", YAML_MAP), *file = yaml_get(map, "file");
+    b->t->prices.deny_unpriced = slice_eq_str(node_text(map, "prices.unpriced"), "deny");
+    if (file == NULL || file->count > PRICE_FILES_MAX)
+        return; /* absent or reported */
+    b->t->prices.files = arena_zalloc(&b->t->arena, (file->count + 1) * sizeof(*b->t->prices.files));
+    if (file->kind == YAML_SCALAR)
+        read_price_file(b, file);
+    else if (file->kind == YAML_LIST)
+        YAML_FOREACH (it, file)
+            read_price_file(b, it);
 }
 
 /* --- budgets --- */

@@ -104,9 +104,9 @@ static void test_paths_and_listeners(void **state)
     assert_slice(l.t->seal_key_file, want);
     assert_slice(l.t->store, "sqlite");
     (void)snprintf(want, sizeof(want), "%s/" DATA "prices.yaml", cwd);
-    assert_slice(l.t->prices.file, want);
+    assert_slice(l.t->prices.files[0].path, want);
     assert_false(l.t->prices.deny_unpriced);
-    assert_slice(yaml_get(l.t->prices.root, "currency")->text, "USD");
+    assert_slice(yaml_get(l.t->prices.files[0].root, "currency")->text, "USD");
     loaded_fini(&l);
 }
 
@@ -268,7 +268,7 @@ static void test_defaults(void **state)
     assert_slice(l.t->data_dir, "/d");
     assert_slice(l.t->seal_key_file, "/d/seal.key");
     assert_true(l.t->prices.deny_unpriced);
-    assert_null(l.t->prices.root);
+    assert_int_equal(l.t->prices.n_files, 0);
     loaded_fini(&l);
 }
 
