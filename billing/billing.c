@@ -17,7 +17,8 @@ int64_t billing_now_ms(const struct billing *b)
     return clock_wall_ms(b->loop->clock);
 }
 
-int book_new(struct tenancy *t, int64_t now_ms, struct config_problems *problems, struct book **ret)
+int book_new(struct tenancy *t, const struct override_table *overrides, int64_t now_ms,
+             struct config_problems *problems, struct book **ret)
 {
     struct book *k = MEM_NEW(struct book);
     k->refs = 1;
@@ -27,7 +28,7 @@ int book_new(struct tenancy *t, int64_t now_ms, struct config_problems *problems
         const char *currency = price_currency(k->prices);
         if (!price_is_given(k->prices)) /* nothing is priced: take the budgets' word */
             currency = NULL;
-        rc = budget_set_new(t, currency, now_ms, problems, &k->budgets);
+        rc = budget_set_new(t, overrides, currency, now_ms, problems, &k->budgets);
     }
     if (rc != 0)
         book_unref(k);
@@ -71,6 +72,7 @@ void billing_unref(struct billing *b)
     must(b->is_closing);
     book_unref(b->book);
     mirror_fini(&b->mirror);
+    override_table_fini(&b->overrides);
     owner_cache_fini(&b->owners);
     timer_close(&b->refresh, on_timer_closed);
 }
@@ -84,15 +86,24 @@ static void on_refreshed(int code, const struct err *err, void *data)
     b->is_refreshing = false;
 }
 
+static void on_overrides(int code, const struct err *err, void *data)
+{
+    struct billing *b = data;
+    if (code != 0 || b->is_closing)
+        on_refreshed(code, err, b);
+    else
+        load_start(b, LOAD_ALL, SLICE_EMPTY, NULL, on_refreshed, b);
+}
+
 void billing_refresh(struct billing *b)
 {
     if (b->is_refreshing)
         return;
     b->is_refreshing = true;
-    load_start(b, LOAD_ALL, SLICE_EMPTY, NULL, on_refreshed, b);
+    overrides_load_start(b, on_overrides, b);
 }
 
-/* Budgets are also spent through other controllers on the same store. */
+/* Budgets are also set and spent through other controllers on the same store. */
 static void on_refresh(void *data)
 {
     struct billing *b = data;
@@ -104,7 +115,7 @@ int billing_open(struct loop *l, struct store *s, struct tenancy *t, struct conf
                  struct billing **ret)
 {
     struct book *book;
-    int rc = book_new(t, clock_wall_ms(l->clock), problems, &book);
+    int rc = book_new(t, NULL, clock_wall_ms(l->clock), problems, &book);
     if (rc != 0)
         return rc;
     struct billing *b = MEM_NEW(struct billing);
@@ -130,7 +141,7 @@ void billing_close(struct billing *b)
 int billing_check(struct tenancy *t, struct config_problems *problems)
 {
     struct book *k;
-    int rc = book_new(t, clock_wall_ms(&clock_system), problems, &k);
+    int rc = book_new(t, NULL, clock_wall_ms(&clock_system), problems, &k);
     if (rc == 0)
         book_unref(k);
     return rc;
@@ -162,6 +173,15 @@ static void on_loaded(int code, const struct err *err, void *data)
     start_end(data, code, err);
 }
 
+static void on_overrides_loaded(int code, const struct err *err, void *data)
+{
+    struct start *x = data;
+    if (code != 0)
+        start_end(x, code, err);
+    else
+        load_start(x->billing, LOAD_ALL, SLICE_EMPTY, NULL, on_loaded, x);
+}
+
 /* The currency is right: take the new book, if there is one, and load what it needs. */
 static void start_load(struct start *x)
 {
@@ -173,7 +193,7 @@ static void start_load(struct start *x)
     }
     if (!timer_is_active(&b->refresh))
         timer_repeat(&b->refresh, REFRESH_MS);
-    load_start(b, LOAD_ALL, SLICE_EMPTY, NULL, on_loaded, x);
+    overrides_load_start(b, on_overrides_loaded, x);
 }
 
 static void currency_read(struct start *x);
@@ -261,7 +281,7 @@ void billing_reload(struct billing *b, struct tenancy *t, billing_done_cb done, 
     struct config_problems problems;
     struct book *book = NULL;
     config_problems_init(&problems);
-    if (book_new(t, billing_now_ms(b), &problems, &book) != 0) {
+    if (book_new(t, &b->overrides, billing_now_ms(b), &problems, &book) != 0) {
         struct refused *x = MEM_NEW(struct refused);
         struct buf text = BUF_INIT(ERR_MSG_MAX);
         *x = (struct refused){.billing = billing_ref(b), .done = done, .data = data};

@@ -65,13 +65,17 @@ void billing_usage_post(struct billing *b, const struct config_gateway *g, struc
 
 /* --- budgets --- */
 struct billing_budget_view {
-    struct slice name;
+    struct slice name, timezone;
     enum budget_scope scope;
     struct slice namespace; /* of the instance; empty for the tenant's */
     struct amount limit, spent, held, unsettled,
         remaining; /* unsettled: conflicts and priced suspense, counted */
     enum budget_window window;
     int64_t window_start_ms, window_end_ms;
+    bool is_tenants;  /* set by the tenant itself, else by the operator */
+    bool is_override; /* set over the API, in place of file_limit if has_file */
+    bool has_file;    /* the configuration file has it */
+    struct amount file_limit;
 };
 /* Texts in a view are valid until the loop's next turn.
  *
@@ -85,9 +89,28 @@ int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
 int billing_admit_model(struct billing *b, struct slice model, struct err *err);
 /* True when models without a price are refused. */
 bool billing_wants_model(const struct billing *b);
-/* The tenant's budget instances of the present window, from memory: those of the tenant always, those of a
- * namespace once something was counted there. Returns how many were written to out (<= max). */
+/* The tenant's budgets, from memory, one view each; what is counted for each namespace apart has no sums
+ * here. Returns how many were written to out (<= max). */
 size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_budget_view *out, size_t max);
+#define BILLING_BUDGETS_MAX 200 /* of one tenant */
+/* One of them, for a namespace when it is counted for each (SLICE_EMPTY: without sums). 0 or E_NOT_FOUND. */
+int billing_budget_find(struct billing *b, struct slice tenant, struct slice name, struct slice namespace,
+                        struct billing_budget_view *ret);
+
+#define BILLING_INSTANCES_MAX 400
+/* The present window's sums of each namespace in which something was counted, in the order of the store, from
+ * behind `after`; `next` is SLICE_NULL at the end. E_NOT_FOUND: no such budget. */
+typedef void (*billing_instances_cb)(int code, const struct billing_budget_view *v, size_t n,
+                                     struct slice next, const struct err *err, void *data);
+void billing_budget_instances(struct billing *b, struct slice tenant, struct slice name, struct slice after,
+                              size_t limit, billing_instances_cb cb, void *data);
+
+struct override_wish; /* billing/override.h */
+/* Sets a budget, or takes back what was set, as override_change says. `audit` is an entry for the tenant's
+ * log `audit`, of the same commit. Done with 0: it is durable, and in force here at once, in other
+ * controllers within 15 s. All is copied. */
+void billing_budget_change(struct billing *b, struct slice tenant, const struct override_wish *wish,
+                           struct slice audit, billing_done_cb done, void *data);
 
 /* --- queries --- */
 /* JSON into `out` (owned by billing, valid during the callback): {"items":[{<group>, tokens…, "cost":{…}}],

@@ -1,18 +1,21 @@
-/* budget: the configured limits with their windows, and the counters' picture in memory, see budget.h.
+/* budget: the limits in force with their windows, and the counters' picture in memory, see budget.h.
  *
- * Happy path: a set is made with each tenancy; its budgets know the present window and the prefix of its
- * counters. The mirror holds, by tenant and counter, what the answers of our own commits and of loads said.
- * Failure paths: a time zone that the system does not know, or a currency that is not the prices', is a
- * problem of the configuration. When the mirror is full it says so, and the gate refuses what it cannot see.
+ * Happy path: a set is made with each tenancy, and a tenant's part of it anew when an override comes or goes;
+ * its budgets know the present window and the prefix of its counters. The mirror holds, by tenant and
+ * counter, what the answers of our own commits and of loads said. Failure paths: a time zone that the system
+ * does not know, or a currency that is not the prices', is a problem of the configuration. When the mirror is
+ * full it says so, and the gate refuses what it cannot see.
  */
 #include "billing/budget.h"
 
 #include <string.h>
 
 #include "base/core/buf.h"
+#include "base/core/log.h"
 #include "base/core/mem.h"
 #include "base/store/store.h"
 #include "billing/event.h"
+#include "billing/override.h"
 
 #define PREFIX_MAX 512
 
@@ -25,6 +28,8 @@ struct zone_row {
 struct budget_set {
     struct zone_row *zones;
     struct tenant_budgets *tenants;
+    const char *currency; /* of the prices; NULL: any. Its owner outlives the set */
+    struct arena arena;   /* names of zones */
 };
 
 static const char *const window_names[] = {
@@ -41,7 +46,7 @@ static int set_zone(struct budget_set *s, struct slice name, struct zone **ret, 
         if (rc != 0)
             return rc;
         row = MEM_NEW(struct zone_row);
-        row->name = name;
+        row->name = arena_slice(&s->arena, name);
         row->zone = z;
         HASH_ADD_KEYPTR(hh, s->zones, row->name.p, row->name.n, row);
     }
@@ -94,60 +99,132 @@ int budget_counter(const struct budget *b, struct slice namespace, int64_t at_ms
     return out->is_full ? E_TOO_LARGE : 0;
 }
 
-static int budget_init(struct budget_set *s, struct budget *b, const struct config_tenant *t,
-                       const struct config_budget *c, const char *currency, int64_t now_ms, struct err *err)
+static int budget_init(struct budget_set *s, struct tenant_budgets *of, const struct config_budget *c,
+                       int64_t now_ms, struct budget *b, struct err *err)
 {
     int rc = set_zone(s, c->timezone.p != NULL ? c->timezone : SLICE_EMPTY, &b->zone, err);
     if (rc != 0)
         return rc;
-    if (currency != NULL && strcmp(c->currency, currency) != 0)
-        return err_set(err, E_INVALID, "its limit is in %s but the prices are in %s", c->currency, currency);
+    if (s->currency != NULL && strcmp(c->currency, s->currency) != 0)
+        return err_set(err, E_INVALID, "its limit is in %s but the prices are in %s", c->currency,
+                       s->currency);
     if (c->name.n == 0 || c->name.n > NAME_BYTES_OF_BUDGET_MAX)
         return err_set(err, E_INVALID, "a name has 1 to %d bytes", NAME_BYTES_OF_BUDGET_MAX);
-    b->tenant = t;
+    b->of = of;
+    b->tenant = of->tenant;
     b->config = c;
     buf_init(&b->prefix, PREFIX_MAX);
     budget_set_window(b, now_ms);
     return 0;
 }
 
-static int tenant_add(struct budget_set *s, const struct tenancy *t, const struct config_tenant *tenant,
-                      const char *currency, int64_t now_ms, struct config_problems *problems)
+struct tenant_budgets *tenant_budgets_ref(struct tenant_budgets *t)
 {
-    AUTO_FREE char *file =
-        mem_strndup(t->file.n > 0 ? t->file.p : "reeve.yaml", t->file.n > 0 ? t->file.n : 10);
-    if (tenant->n_budgets > BUDGETS_PER_TENANT_MAX) {
+    if (t != NULL)
+        t->refs++;
+    return t;
+}
+
+void tenant_budgets_unref(struct tenant_budgets *t)
+{
+    if (t == NULL || --t->refs > 0)
+        return;
+    for (size_t i = 0; i < t->n; i++)
+        buf_fini(&t->items[i].prefix);
+    mem_free(t->items);
+    arena_fini(&t->arena);
+    mem_free(t);
+}
+
+/* An override in place of what the file says (NULL: in addition). False: there is none, or it cannot be in
+ * force. */
+static bool override_take(struct budget_set *s, struct tenant_budgets *t, const struct override *o,
+                          const struct config_budget *file, int64_t now_ms)
+{
+    struct config_budget *c = ARENA_NEW(&t->arena, struct config_budget);
+    struct budget *b = &t->items[t->n];
+    bool is_tenants;
+    struct err err = {0};
+    if (o == NULL || !override_apply(&t->arena, o, file, c, &is_tenants))
+        return false;
+    if (budget_init(s, t, c, now_ms, b, &err) != 0) {
+        log_warn("budget.override_ignored", LF_SLICE("tenant", t->tenant->name), LF_SLICE("budget", c->name),
+                 LF_STR("detail", err.msg));
+        return false;
+    }
+    b->file = file;
+    b->is_override = true;
+    b->is_tenants = is_tenants;
+    t->n++;
+    return true;
+}
+
+static const struct config_budget *file_budget(const struct config_tenant *t, struct slice name)
+{
+    for (size_t i = 0; i < t->n_budgets; i++) {
+        if (slice_eq(t->budgets[i].name, name))
+            return &t->budgets[i];
+    }
+    return NULL;
+}
+
+/* The tenant's row with all that is in force; NULL when nothing is. problems NULL: the file was checked. */
+static int tenant_add(struct budget_set *s, const char *file, const struct config_tenant *tenant,
+                      const struct override_table *overrides, int64_t now_ms,
+                      struct config_problems *problems)
+{
+    const struct override *first = override_first(overrides, tenant->id);
+    if (tenant->n_budgets > BUDGETS_PER_TENANT_MAX / 2) {
         config_problem_add(problems, file, 0, 0, NULL, "tenants.%.*s.budgets: more than %d",
-                           SL_ARG(tenant->name), BUDGETS_PER_TENANT_MAX);
+                           SL_ARG(tenant->name), BUDGETS_PER_TENANT_MAX / 2);
         return E_INVALID;
     }
+    if (tenant->n_budgets == 0 && first == NULL)
+        return 0;
     struct tenant_budgets *row = MEM_NEW(struct tenant_budgets);
+    row->refs = 1;
     row->tenant = tenant;
-    row->items = mem_zalloc((tenant->n_budgets + 1) * sizeof(*row->items));
+    row->arena = ARENA_INIT;
+    size_t room = tenant->n_budgets + 1;
+    for (const struct override *o = first; o != NULL; o = override_next(o))
+        room++;
+    row->items = mem_zalloc(room * sizeof(*row->items));
     HASH_ADD_KEYPTR(hh, s->tenants, tenant->id, strlen(tenant->id), row);
     int rc = 0;
     for (size_t i = 0; i < tenant->n_budgets; i++) {
         const struct config_budget *c = &tenant->budgets[i];
         struct err err;
         err_clear(&err);
-        if (budget_init(s, &row->items[row->n], tenant, c, currency, now_ms, &err) != 0) {
+        if (override_take(s, row, override_find(overrides, tenant->id, c->name), c, now_ms))
+            continue;
+        if (budget_init(s, row, c, now_ms, &row->items[row->n], &err) != 0) {
+            must(problems != NULL);
             config_problem_add(problems, file, 0, 0, NULL, "tenants.%.*s.budgets.%.*s: %s",
                                SL_ARG(tenant->name), SL_ARG(c->name), err.msg);
             rc = E_INVALID;
             continue;
         }
-        row->n++;
+        row->items[row->n++].file = c;
+    }
+    for (const struct override *o = first; o != NULL && row->n < BUDGETS_PER_TENANT_MAX;
+         o = override_next(o)) {
+        if (file_budget(tenant, o->name) == NULL)
+            (void)override_take(s, row, o, NULL, now_ms);
     }
     return rc;
 }
 
-int budget_set_new(const struct tenancy *t, const char *currency, int64_t now_ms,
-                   struct config_problems *problems, struct budget_set **ret)
+int budget_set_new(const struct tenancy *t, const struct override_table *overrides, const char *currency,
+                   int64_t now_ms, struct config_problems *problems, struct budget_set **ret)
 {
     struct budget_set *s = MEM_NEW(struct budget_set);
+    s->currency = currency;
+    s->arena = ARENA_INIT;
+    AUTO_FREE char *file =
+        mem_strndup(t->file.n > 0 ? t->file.p : "reeve.yaml", t->file.n > 0 ? t->file.n : 10);
     int rc = 0;
     for (size_t i = 0; i < t->n_tenants; i++) {
-        if (t->tenants[i].n_budgets > 0 && tenant_add(s, t, &t->tenants[i], currency, now_ms, problems) != 0)
+        if (tenant_add(s, file, &t->tenants[i], overrides, now_ms, problems) != 0)
             rc = E_INVALID; /* and go on: every problem is told at once */
     }
     if (rc != 0)
@@ -157,25 +234,36 @@ int budget_set_new(const struct tenancy *t, const char *currency, int64_t now_ms
     return rc;
 }
 
+static void row_drop(struct budget_set *s, struct tenant_budgets *t)
+{
+    HASH_DEL(s->tenants, t);
+    tenant_budgets_unref(t);
+}
+
 void budget_set_free(struct budget_set *s)
 {
     if (s == NULL)
         return;
     struct tenant_budgets *t, *next;
-    HASH_ITER (hh, s->tenants, t, next) {
-        HASH_DEL(s->tenants, t);
-        for (size_t i = 0; i < t->n; i++)
-            buf_fini(&t->items[i].prefix);
-        mem_free(t->items);
-        mem_free(t);
-    }
+    HASH_ITER (hh, s->tenants, t, next)
+        row_drop(s, t);
     struct zone_row *z, *next_zone;
     HASH_ITER (hh, s->zones, z, next_zone) {
         HASH_DEL(s->zones, z);
         zone_free(z->zone);
         mem_free(z);
     }
+    arena_fini(&s->arena);
     mem_free(s);
+}
+
+void budget_set_replace(struct budget_set *s, const struct config_tenant *tenant,
+                        const struct override_table *overrides, int64_t now_ms)
+{
+    struct tenant_budgets *old = budget_set_find(s, slice_str(tenant->id));
+    if (old != NULL)
+        row_drop(s, old);
+    must(tenant_add(s, NULL, tenant, overrides, now_ms, NULL) == 0); /* its part of the file was checked */
 }
 
 struct tenant_budgets *budget_set_find(struct budget_set *s, struct slice tenant_id)

@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-static struct billing_budget_view view_of(const struct budget *b, const struct mirror_row *row,
-                                          struct slice namespace)
+struct billing_budget_view budget_view(const struct budget *b, const struct mirror_row *row,
+                                       struct slice namespace)
 {
     const struct config_budget *c = b->config;
     struct amount zero = {0, {0}};
@@ -22,9 +22,16 @@ static struct billing_budget_view view_of(const struct budget *b, const struct m
                                     .unsettled = zero,
                                     .remaining = zero,
                                     .window = c->window,
+                                    .timezone = c->timezone.n > 0 ? c->timezone : SL("UTC"),
                                     .window_start_ms = b->start_ms,
-                                    .window_end_ms = b->end_ms};
+                                    .window_end_ms = b->end_ms,
+                                    .is_tenants = b->is_tenants,
+                                    .is_override = b->is_override,
+                                    .has_file = b->file != NULL,
+                                    .file_limit = zero};
     v.limit.v = c->limit;
+    if (b->file != NULL)
+        v.file_limit.v = b->file->limit;
     i128 left = c->limit;
     if (row != NULL) {
         v.spent.v = row->spent;
@@ -82,7 +89,7 @@ int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
         if (row == NULL && b->mirror.is_overfull)
             return err_set(err, E_UNAVAILABLE, "budget `%.*s`: more instances than can be watched at once",
                            SL_ARG(budget->config->name));
-        struct billing_budget_view v = view_of(budget, row, namespace);
+        struct billing_budget_view v = budget_view(budget, row, namespace);
         i128 left = left_of(&v);
         if (tightest.name.p == NULL || left < least) {
             tightest = v;
@@ -96,19 +103,6 @@ int billing_gate(struct billing *b, struct slice tenant, struct slice namespace,
     return least > 0 ? 0 : refuse(&tightest, err);
 }
 
-/* All instances of one budget that have a counter. */
-static size_t instances(struct billing *b, const struct budget *budget, struct billing_budget_view *out,
-                        size_t max)
-{
-    size_t n = 0;
-    struct slice prefix = buf_view(&budget->prefix);
-    for (struct mirror_row *row = b->mirror.rows; row != NULL && n < max; row = row->hh.next) {
-        if (row->window_end_ms == budget->end_ms && slice_starts(slice_str(row->key), prefix))
-            out[n++] = view_of(budget, row, row->instance);
-    }
-    return n;
-}
-
 size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_budget_view *out, size_t max)
 {
     struct tenant_budgets *t = budgets_of(b, tenant);
@@ -116,12 +110,27 @@ size_t billing_budgets(struct billing *b, struct slice tenant, struct billing_bu
     for (size_t i = 0; t != NULL && i < t->n && n < max; i++) {
         struct budget *budget = &t->items[i];
         budget_follow(b, budget);
-        if (budget->config->scope == SCOPE_NAMESPACE)
-            n += instances(b, budget, out + n, max - n);
-        else
-            out[n++] = view_of(budget, mirror_find(&b->mirror, budget, SLICE_EMPTY), SLICE_EMPTY);
+        bool is_whole = budget->config->scope == SCOPE_TENANT;
+        out[n++] =
+            budget_view(budget, is_whole ? mirror_find(&b->mirror, budget, SLICE_EMPTY) : NULL, SLICE_EMPTY);
     }
     return n;
+}
+
+int billing_budget_find(struct billing *b, struct slice tenant, struct slice name, struct slice namespace,
+                        struct billing_budget_view *ret)
+{
+    struct tenant_budgets *t = budgets_of(b, tenant);
+    for (size_t i = 0; t != NULL && i < t->n; i++) {
+        struct budget *budget = &t->items[i];
+        if (!slice_eq(budget->config->name, name))
+            continue;
+        budget_follow(b, budget);
+        bool is_known = budget->config->scope == SCOPE_TENANT || namespace.n > 0;
+        *ret = budget_view(budget, is_known ? mirror_find(&b->mirror, budget, namespace) : NULL, namespace);
+        return 0;
+    }
+    return E_NOT_FOUND;
 }
 
 bool billing_wants_model(const struct billing *b)

@@ -6,6 +6,7 @@
 #include "billing/billing.h"
 #include "billing/budget.h"
 #include "billing/event.h"
+#include "billing/override.h"
 #include "billing/owner.h"
 #include "billing/price.h"
 
@@ -20,7 +21,8 @@ struct book {
     struct price_table *prices;
     struct budget_set *budgets;
 };
-int book_new(struct tenancy *t, int64_t now_ms, struct config_problems *problems, struct book **ret);
+int book_new(struct tenancy *t, const struct override_table *overrides, int64_t now_ms,
+             struct config_problems *problems, struct book **ret);
 struct book *book_ref(struct book *k);
 void book_unref(struct book *k);
 
@@ -31,6 +33,7 @@ struct billing {
     struct store *store;
     struct book *book;
     struct mirror mirror;
+    struct override_table overrides;
     struct owner_cache owners;
     struct billing_stats stats;
     size_t n_batches;
@@ -40,13 +43,20 @@ struct billing {
 struct billing *billing_ref(struct billing *b);
 void billing_unref(struct billing *b);
 int64_t billing_now_ms(const struct billing *b);
-void billing_refresh(struct billing *b); /* reads all counters anew, unless that is under way */
+void billing_refresh(struct billing *b); /* reads overrides and counters anew, unless that is under way */
+
+/* What people see of a budget; row NULL: nothing was counted (gate.c). */
+struct billing_budget_view budget_view(const struct budget *b, const struct mirror_row *row,
+                                       struct slice namespace);
 
 /* --- loading counters into the mirror (load.c) --- */
 enum load_what { LOAD_ALL, LOAD_TENANT, LOAD_BUDGET };
 /* Reads the counters of present windows: all, one tenant's, or one budget's. `done` may be NULL. */
 void load_start(struct billing *b, enum load_what what, struct slice tenant_id, const struct budget *one,
                 billing_done_cb done, void *data);
+/* Reads the overrides of all tenants of the book, and makes budgets anew where they changed
+ * (override_store.c). */
+void overrides_load_start(struct billing *b, billing_done_cb done, void *data);
 /* Moves the budget's window to now; a new window begins at zero and is read from the store meanwhile. */
 void budget_follow(struct billing *b, struct budget *budget);
 

@@ -53,7 +53,7 @@ struct seen {
 struct posting {
     struct batch *batch;
     const struct config_tenant *tenant;
-    struct tenant_budgets *budgets; /* NULL: none */
+    struct tenant_budgets *budgets; /* a reference; NULL: none */
     struct item **items;
     size_t n;
     size_t next;      /* first item that is not done */
@@ -88,6 +88,7 @@ static void posting_end(struct posting *p, int code, const struct err *err)
     struct batch *x = p->batch;
     chunk_reset(p);
     buf_fini(&p->key);
+    tenant_budgets_unref(p->budgets);
     mem_free(p->ops);
     arena_fini(&p->scratch);
     mem_free(p);
@@ -476,7 +477,7 @@ void posting_start(struct batch *x, const struct config_tenant *tenant, struct i
     struct posting *p = MEM_NEW(struct posting);
     p->batch = x;
     p->tenant = tenant;
-    p->budgets = budget_set_find(x->book->budgets, slice_str(tenant->id));
+    p->budgets = tenant_budgets_ref(budget_set_find(x->book->budgets, slice_str(tenant->id)));
     p->items = items;
     p->n = n;
     p->chunk_max = CHUNK_EVENTS;

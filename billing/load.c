@@ -12,7 +12,7 @@
 struct load {
     struct billing *billing;
     struct book *book;
-    struct budget **budgets; /* of the book */
+    struct budget **budgets; /* of the book; their keepers are held */
     size_t n, at;
     struct buf prefix, after; /* of the budget under way */
     int64_t window_end_ms;
@@ -30,6 +30,8 @@ static void load_end(struct load *x, int code, const struct err *err)
     struct billing *b = x->billing;
     buf_fini(&x->prefix);
     buf_fini(&x->after);
+    for (size_t i = 0; i < x->n; i++)
+        tenant_budgets_unref(x->budgets[i]->of);
     mem_free(x->budgets);
     book_unref(x->book);
     mem_free(x);
@@ -111,8 +113,10 @@ void load_start(struct billing *b, enum load_what what, struct slice tenant_id, 
     x->budgets = mem_alloc((x->n + 1) * sizeof(*x->budgets));
     (void)pick(b, what, tenant_id, one, x->budgets);
     int64_t now = billing_now_ms(b);
-    for (size_t i = 0; i < x->n; i++)
+    for (size_t i = 0; i < x->n; i++) {
+        (void)tenant_budgets_ref(x->budgets[i]->of);
         (void)budget_turn(x->budgets[i], now);
+    }
     buf_init(&x->prefix, STORE_KEY_MAX);
     buf_init(&x->after, STORE_KEY_MAX);
     x->done = done;

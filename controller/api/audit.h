@@ -6,6 +6,8 @@
 
 /* An act of the request's principal. Durable soon after; a store that fails is logged. */
 void audit_request(struct request *rq, const char *action, struct slice subject);
+/* The entry that says so, in the request's arena: for a commit that writes it together with the act. */
+struct slice audit_entry(struct request *rq, const char *action, struct slice subject, struct slice detail);
 /* An act of Reeve itself (the sweep, a reload). tenant_id NULL: the fleet's log. */
 void audit_self(struct controller *c, const char *tenant_id, const char *action, struct slice subject,
                 struct slice detail);

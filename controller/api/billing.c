@@ -1,100 +1,10 @@
-/* billing: budgets, usage, suspense, and the export of a period. */
+/* billing: usage, suspense, and the export of a period. */
 #include "base/core/mem.h"
 #include "controller/api/audit.h"
 #include "controller/edge/route.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#define BUDGETS_MAX 1000
-
-/* --- budgets --- */
-
-static const char *scope_name(enum budget_scope s)
-{
-    return s == SCOPE_NAMESPACE ? "namespace" : "tenant";
-}
-
-static const char *window_name(enum budget_window w)
-{
-    return w == WINDOW_DAY ? "day" : (w == WINDOW_WEEK ? "week" : "month");
-}
-
-static void budget_json(const struct billing_budget_view *v, struct jsonw *w)
-{
-    jsonw_object(w);
-    jsonw_kslice(w, "name", v->name);
-    jsonw_kstr(w, "scope", scope_name(v->scope));
-    if (v->scope == SCOPE_NAMESPACE)
-        jsonw_kslice(w, "namespace", v->namespace);
-    jsonw_amount(w, "limit", v->limit);
-    jsonw_amount(w, "spent", v->spent);
-    jsonw_amount(w, "held", v->held);
-    jsonw_amount(w, "unsettled", v->unsettled);
-    jsonw_amount(w, "remaining", v->remaining);
-    jsonw_kstr(w, "window", window_name(v->window));
-    jsonw_ktime(w, "window_start", v->window_start_ms);
-    jsonw_ktime(w, "resets_at", v->window_end_ms);
-    jsonw_kstr(w, "set_by", "operator");
-    jsonw_object_end(w);
-}
-
-/* name SLICE_NULL: all. */
-static void answer_budgets(struct request *rq, struct slice name)
-{
-    struct billing_budget_view *v = arena_zalloc(request_arena(rq), BUDGETS_MAX * sizeof *v);
-    size_t n = billing_budgets(rq->c->billing, rq->who.tenant->name, v, BUDGETS_MAX), shown = 0;
-    struct buf out = BUF_INIT((size_t)2 * 1024 * 1024);
-    struct jsonw w;
-    jsonw_init(&w, &out);
-    jsonw_object(&w);
-    jsonw_key(&w, "items");
-    jsonw_array(&w);
-    for (size_t i = 0; i < n; i++) {
-        if ((name.p != NULL && !slice_eq(name, v[i].name)) ||
-            (v[i].scope == SCOPE_NAMESPACE && !principal_has_namespace(&rq->who, v[i].namespace)))
-            continue;
-        budget_json(&v[i], &w);
-        shown++;
-    }
-    jsonw_array_end(&w);
-    jsonw_object_end(&w);
-    if (name.p != NULL && shown == 0)
-        request_problem(rq, E_NOT_FOUND, "no such budget");
-    else
-        request_json(rq, 200, buf_view(&out), NULL, 0);
-    buf_fini(&out);
-}
-
-static void list_budgets(struct request *rq)
-{
-    answer_budgets(rq, SLICE_NULL);
-}
-
-static void budget_instances(struct request *rq)
-{
-    answer_budgets(rq, rq->params[0]);
-}
-
-static void get_budget(struct request *rq)
-{
-    struct billing_budget_view *v = arena_zalloc(request_arena(rq), BUDGETS_MAX * sizeof *v);
-    size_t n = billing_budgets(rq->c->billing, rq->who.tenant->name, v, BUDGETS_MAX);
-    for (size_t i = 0; i < n; i++) {
-        if (!slice_eq(rq->params[0], v[i].name) || v[i].scope != SCOPE_TENANT)
-            continue;
-        struct buf out = BUF_INIT(8192);
-        struct jsonw w;
-        jsonw_init(&w, &out);
-        budget_json(&v[i], &w);
-        request_json(rq, 200, buf_view(&out), NULL, 0);
-        buf_fini(&out);
-        return;
-    }
-    request_problem(rq, E_NOT_FOUND,
-                    "no budget `%.*s` over the whole tenant; %.*s/instances lists a namespace budget's",
-                    SL_ARG(rq->params[0]), SL_ARG(rq->params[0]));
-}
 
 /* --- usage --- */
 
@@ -319,12 +229,6 @@ static void get_export(struct request *rq)
 }
 
 static const struct route rows[] = {
-    {"GET", "/v1/budgets", ROUTE_TENANT, ROLE_VIEWER, 0, 0, list_budgets,
-     "Budgets of the tenant, every instance", NULL, 200},
-    {"GET", "/v1/budgets/{name}", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_budget, "One budget over the tenant",
-     NULL, 200},
-    {"GET", "/v1/budgets/{name}/instances", ROUTE_TENANT, ROLE_VIEWER, 0, 0, budget_instances,
-     "A budget's instances, one per namespace where its scope says so", NULL, 200},
     {"GET", "/v1/usage", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_usage, "Query the ledger",
      "from to group_by namespace", 200},
     {"GET", "/v1/workspaces/{namespace}/{name}/usage", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,

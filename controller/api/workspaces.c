@@ -40,6 +40,7 @@ struct waiting {
     struct workspace_wait *wait;
     const char *action; /* for audit; NULL: none */
     struct slice subject;
+    struct err over; /* the budget that is spent; code 0: none */
 };
 
 static void on_gone(struct request *rq, void *data)
@@ -66,8 +67,8 @@ static void on_settled(const struct workspace_answer *a, void *data)
     struct request *rq = wt->rq;
     wt->wait = NULL;
     rq->on_gone = NULL;
-    if (a->code != 0) {
-        request_error(rq, a->err);
+    if (a->code != 0) { /* the scheduler knows that a budget is spent, the gate which one */
+        request_error(rq, a->code == E_BUDGET && wt->over.code != 0 ? &wt->over : a->err);
         return;
     }
     if (wt->action != NULL)
@@ -150,8 +151,8 @@ static void find_or_create(struct request *rq, const struct wish *x)
         request_problem(rq, E_DRAINING, "this controller shuts down");
         return;
     }
-    wr.no_make = billing_gate(rq->c->billing, rq->who.tenant->name, x->namespace, &budget, NULL) != 0;
     struct waiting *wt = waiting_new(rq, NULL);
+    wr.no_make = billing_gate(rq->c->billing, rq->who.tenant->name, x->namespace, &budget, &wt->over) != 0;
     wt->subject =
         slice_str(arena_printf(request_arena(rq), "%.*s/%.*s", SL_ARG(x->namespace), SL_ARG(x->name)));
     wt->wait = scheduler_find_or_create(rq->c->scheduler, &wr, on_made, wt);

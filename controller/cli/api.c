@@ -122,6 +122,37 @@ int api_call(const char *method, const char *path, struct slice body, struct api
     return code;
 }
 
+int api_pages(const char *path, unsigned limit, void (*on_items)(const struct json *items, void *data),
+              void *data)
+{
+    struct buf after = BUF_INIT(8192), whole = BUF_INIT(16384);
+    char text[16];
+    int code;
+    (void)snprintf(text, sizeof text, "%u", limit);
+    do {
+        struct api_answer a;
+        buf_reset(&whole);
+        (void)buf_str(&whole, path);
+        api_query_add(&whole, "limit", text);
+        api_query_add(&whole, "after", after.n > 0 ? buf_cstr(&after) : NULL);
+        code = api_call("GET", buf_cstr(&whole), SLICE_NULL, &a);
+        if (code != EXIT_DONE)
+            break;
+        buf_reset(&after);
+        struct slice next = json_string(json_get(a.json, "next"));
+        if (next.p != NULL)
+            (void)buf_slice(&after, next);
+        if (command_wants_json())
+            api_print_json(&a);
+        else
+            on_items(json_get(a.json, "items"), data);
+        api_answer_fini(&a);
+    } while (after.n > 0);
+    buf_fini(&after);
+    buf_fini(&whole);
+    return code;
+}
+
 int api_download(const char *path)
 {
     struct api_answer a = {.body = BUF_INIT(ANSWER_MAX)};

@@ -1,4 +1,4 @@
-/* billing: reeve usage, budget, export. */
+/* billing: reeve usage, export. */
 #include "controller/cli/command.h"
 
 #include "base/core/clock.h"
@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct slice money(const struct json *amount, char out[96])
+struct slice money_text(const struct json *amount, char out[MONEY_TEXT_MAX])
 {
     struct slice n = json_string(json_get(amount, "amount")),
                  currency = json_string(json_get(amount, "currency"));
-    (void)snprintf(out, 96, "%.*s %.*s", SL_ARG(n), SL_ARG(currency));
+    if (n.p == NULL)
+        return SLICE_EMPTY;
+    (void)snprintf(out, MONEY_TEXT_MAX, "%.*s %.*s", SL_ARG(n), SL_ARG(currency));
     return slice_str(out);
 }
 
@@ -26,12 +28,12 @@ static struct slice count(const struct json *j)
 static void usage_row(struct table *t, struct slice group, const struct json *it)
 {
     static const char *const kinds[] = {"input", "output", "cache_read", "cache_write"};
-    char text[96];
+    char text[MONEY_TEXT_MAX];
     table_row(t);
     table_cell(t, 0, group);
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         table_cell(t, i + 1, count(json_get(it, kinds[i])));
-    table_cell(t, 5, money(json_get(it, "cost"), text));
+    table_cell(t, 5, money_text(json_get(it, "cost"), text));
 }
 
 static int usage(const struct command *cmd)
@@ -74,36 +76,6 @@ static int usage(const struct command *cmd)
     return EXIT_DONE;
 }
 
-static int budget(const struct command *cmd)
-{
-    (void)cmd;
-    static const char *const heads[] = {"BUDGET",    "NAMESPACE", "LIMIT", "SPENT",
-                                        "UNSETTLED", "REMAINING", "RESETS"};
-    static const char *const sums[] = {"limit", "spent", "unsettled", "remaining"};
-    struct api_answer a;
-    int code = api_call("GET", "/v1/budgets", SLICE_NULL, &a);
-    if (code != EXIT_DONE)
-        return code;
-    if (command_wants_json()) {
-        api_print_json(&a);
-    } else {
-        struct table t;
-        char text[96];
-        table_init(&t, heads, ARRAY_LEN(heads));
-        JSON_FOREACH (it, json_get(a.json, "items")) {
-            table_row(&t);
-            table_cell(&t, 0, json_string(json_get(it, "name")));
-            table_cell(&t, 1, json_string(json_get(it, "namespace")));
-            for (size_t i = 0; i < ARRAY_LEN(sums); i++)
-                table_cell(&t, 2 + i, money(json_get(it, sums[i]), text));
-            table_cell(&t, 6, json_string(json_get(it, "resets_at")));
-        }
-        table_print(&t);
-    }
-    api_answer_fini(&a);
-    return EXIT_DONE;
-}
-
 static int export(const struct command *cmd)
 {
     (void)cmd;
@@ -132,14 +104,11 @@ static const struct option_row usage_options[] = {
     {"--namespace", "NAME", "only this namespace"},
     {"--json", NULL, "print what the controller answered"},
     {NULL, NULL, NULL}};
-static const struct option_row budget_options[] = {{"--json", NULL, "print what the controller answered"},
-                                                   {NULL, NULL, NULL}};
 static const struct option_row export_options[] = {{"--format", "FORMAT", "csv (default) or jsonl"},
                                                    {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"usage", NULL, "[NAMESPACE/NAME]", "what was used, and its cost", 0, 1, usage_options, usage},
-    {"budget", NULL, "", "budgets: limit, spent, remaining", 0, 0, budget_options, budget},
     {"export", NULL, "[PERIOD]", "the ledger of a month (2026-11) to stdout", 0, 1, export_options, export},
 };
 const struct command_set commands_billing = {rows, ARRAY_LEN(rows)};

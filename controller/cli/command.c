@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const struct command_set *const sets[] = {&commands_serve, &commands_workspace, &commands_billing,
-                                                 &commands_key};
+                                                 &commands_budget, &commands_key};
 
 static struct {
     const struct command *command;

@@ -40,7 +40,8 @@ struct command_set {
     const struct command *rows;
     size_t n;
 };
-extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_key;
+extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_budget,
+    commands_key;
 
 /* --- the API, from a command --- */
 struct api_answer {
@@ -51,6 +52,10 @@ struct api_answer {
 /* Calls REEVE_URL (default http://127.0.0.1:8700) with REEVE_KEY. Returns EXIT_DONE for a 2xx answer; else
  * the problem was printed and the exit code is returned. */
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret);
+/* Every page of a list; `path` may have a query of its own. on_items gets each page's items; with --json the
+ * answers are printed as they are instead, a line each. */
+int api_pages(const char *path, unsigned limit, void (*on_items)(const struct json *items, void *data),
+              void *data);
 /* The same, the body streamed to stdout. */
 int api_download(const char *path);
 /* "?name=value" or "&name=value" with the value encoded; nothing for NULL. */
@@ -58,6 +63,10 @@ void api_query_add(struct buf *path, const char *name, const char *value);
 void api_answer_fini(struct api_answer *a);
 /* Writes the answer's JSON to stdout as it is, with a newline. */
 void api_print_json(const struct api_answer *a);
+
+/* {"amount":"12.5","currency":"USD"} as "12.5 USD"; empty when it is none. */
+#define MONEY_TEXT_MAX 96
+struct slice money_text(const struct json *amount, char out[MONEY_TEXT_MAX]);
 
 /* --- tables --- */
 #define TABLE_COLUMNS_MAX 8
@@ -73,5 +82,6 @@ void table_cell(struct table *t, size_t column,
                 struct slice text); /* of the newest row; control bytes become '?' */
 void table_row(struct table *t);
 void table_print(struct table *t); /* and frees */
+void table_fini(struct table *t);
 
 #endif

@@ -59,6 +59,11 @@ void table_print(struct table *t)
                 (void)printf("%-*s  ", (int)width_of(t, i), text);
         }
     }
+    table_fini(t);
+}
+
+void table_fini(struct table *t)
+{
     mem_free(t->cells);
     t->cells = NULL;
 }

@@ -50,40 +50,29 @@ static int show_one(const char *method, const char *path, struct slice body)
     return is_failed ? EXIT_REFUSED : EXIT_DONE;
 }
 
+static void on_workspaces(const struct json *items, void *data)
+{
+    JSON_FOREACH (ws, items)
+        row_of(data, ws);
+}
+
 static int list(const struct command *cmd)
 {
     (void)cmd;
     struct table t;
-    char next[160] = "";
+    struct buf path = BUF_INIT(4096);
     table_init(&t, heads, ARRAY_LEN(heads));
-    do {
-        struct buf path = BUF_INIT(4096);
-        struct api_answer a;
-        (void)buf_str(&path, "/v1/workspaces?limit=500");
-        api_query_add(&path, "namespace", command_option("--namespace"));
-        api_query_add(&path, "state", command_option("--state"));
-        api_query_add(&path, "label", command_option("--label"));
-        api_query_add(&path, "after", next[0] != '\0' ? next : NULL);
-        int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);
-        buf_fini(&path);
-        if (code != EXIT_DONE) {
-            mem_free(t.cells);
-            return code;
-        }
-        JSON_FOREACH (ws, json_get(a.json, "items")) {
-            row_of(&t, ws);
-        }
-        struct slice more = json_string(json_get(a.json, "next"));
-        (void)snprintf(next, sizeof next, "%.*s", SL_ARG(more));
-        if (command_wants_json())
-            api_print_json(&a);
-        api_answer_fini(&a);
-    } while (next[0] != '\0');
-    if (command_wants_json())
-        mem_free(t.cells);
-    else
+    (void)buf_str(&path, "/v1/workspaces");
+    api_query_add(&path, "namespace", command_option("--namespace"));
+    api_query_add(&path, "state", command_option("--state"));
+    api_query_add(&path, "label", command_option("--label"));
+    int code = api_pages(buf_cstr(&path), 500, on_workspaces, &t);
+    buf_fini(&path);
+    if (code == EXIT_DONE && !command_wants_json())
         table_print(&t);
-    return EXIT_DONE;
+    else
+        table_fini(&t);
+    return code;
 }
 
 static int create(const struct command *cmd)

@@ -572,12 +572,9 @@ static inline void assert_amount(struct amount a, const char *expected, const ch
 static inline struct billing_budget_view budget(struct fixture *f, const char *tenant, const char *name,
                                                 const char *namespace)
 {
-    struct billing_budget_view views[20];
-    size_t n = billing_budgets(f->billing, slice_str(tenant), views, ARRAY_LEN(views));
-    for (size_t i = 0; i < n; i++) {
-        if (slice_eq_str(views[i].name, name) && slice_eq_str(views[i].namespace, namespace))
-            return views[i];
-    }
+    struct billing_budget_view v;
+    if (billing_budget_find(f->billing, slice_str(tenant), slice_str(name), slice_str(namespace), &v) == 0)
+        return v;
     return (struct billing_budget_view){.spent = usd("0"), .unsettled = usd("0"), .limit = usd("0")};
 }
 
