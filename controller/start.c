@@ -178,8 +178,7 @@ static void on_provider_event(struct slice sandbox_id, struct slice workspace_id
         scheduler_on_provider_event(c->scheduler, sandbox_id, workspace_id, what);
 }
 
-/* Beside the running binary, or one folder up: where `make` leaves them. */
-static char *beside_binary(const char *name)
+char *beside_binary(const char *name)
 {
     char exe[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);

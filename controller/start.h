@@ -11,4 +11,7 @@ void start_begin(struct controller *c, start_cb ready);
  * controller. */
 void start_undo(struct controller *c);
 
+/* The path of a file beside the running binary, or one folder up: where `make` leaves them. The caller's. */
+char *beside_binary(const char *name);
+
 #endif

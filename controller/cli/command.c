@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command_set *const sets[] = {&commands_serve, &commands_workspace, &commands_billing,
-                                                 &commands_budget, &commands_key};
+static const struct command_set *const sets[] = {&commands_serve,  &commands_workspace, &commands_billing,
+                                                 &commands_budget, &commands_key,       &commands_image};
 
 static struct {
     const struct command *command;
@@ -54,7 +54,8 @@ static void print_all(FILE *f)
     (void)fprintf(
         f, "\nCommands that talk to a controller read REEVE_URL (http://127.0.0.1:8700) and REEVE_KEY.\n"
            "Every command takes --help; those that print tables take --json.\n"
-           "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the controller cannot be reached.\n");
+           "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the controller, or the engine, cannot "
+           "be reached.\n");
 }
 
 static void print_one(FILE *f, const struct command *c)

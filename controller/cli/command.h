@@ -1,7 +1,7 @@
 /* command: the commands of the one binary, as a table. `--help` and the usage text come from the rows.
  *
- * Exit codes: 0 done; 1 refused or failed (the problem is on stderr); 2 used wrongly; 3 the controller cannot
- * be reached. */
+ * Exit codes: 0 done; 1 refused or failed (the problem is on stderr); 2 used wrongly; 3 the controller (or,
+ * for images, the engine) cannot be reached. */
 #ifndef REEVE_CONTROLLER_CLI_COMMAND_H
 #define REEVE_CONTROLLER_CLI_COMMAND_H
 
@@ -41,7 +41,7 @@ struct command_set {
     size_t n;
 };
 extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_budget,
-    commands_key;
+    commands_key, commands_image;
 
 /* --- the API, from a command --- */
 struct api_answer {

@@ -191,17 +191,26 @@ function readProcess(pid) {
     return { pid, state: after[0], parent: Number(after[1]), args: read('cmdline').split('\0').slice(0, -1), read };
 }
 
-/** Every process that belongs to a folder of a test: named on its command line, mounted into it, or a child of such. */
-export function processesOf(mark) {
+function readAll() {
     const all = new Map();
     for (const name of fs.readdirSync('/proc')) {
         if (!/^\d+$/.test(name)) continue;
         const it = readProcess(Number(name));
-        if (it && it.state !== 'Z' && it.pid !== process.pid) all.set(it.pid, it);
+        if (it && it.state !== 'Z') all.set(it.pid, it);
+    }
+    return all;
+}
+
+/** Those that `isOurs` says, and their children; never this process or one that it stems from. */
+export function processesWhere(isOurs) {
+    const all = readAll();
+    for (let pid = process.pid; pid > 0; ) {
+        const parent = all.get(pid)?.parent ?? 0;
+        all.delete(pid);
+        pid = parent;
     }
     const found = new Map();
-    for (const it of all.values())
-        if (it.args.some((a) => a.includes(mark)) || it.read('mountinfo').includes(mark)) found.set(it.pid, it);
+    for (const it of all.values()) if (it.pid !== 1 && isOurs(it)) found.set(it.pid, it);
     for (let more = true; more; ) {
         more = false;
         for (const it of all.values())
@@ -213,9 +222,29 @@ export function processesOf(mark) {
     return [...found.values()];
 }
 
+function mountNamespace(pid) {
+    try {
+        return fs.readlinkSync(`/proc/${pid}/ns/mnt`);
+    } catch {
+        return '';
+    }
+}
+
+/** Every process that belongs to a folder of a test: named on its command line, mounted into its own view of files, or
+ *  a child of such. What is mounted for everybody says nothing about anybody. */
+export function processesOf(mark) {
+    const everybodys = mountNamespace('self');
+    return processesWhere((it) => {
+        if (it.args.some((a) => a.includes(mark))) return true;
+        const own = mountNamespace(it.pid);
+        return own !== '' && own !== everybodys && it.read('mountinfo').includes(mark);
+    });
+}
+
 // --- Reeve ----------------------------------------------------------------------------------------------------------
 
-const alive = new Set();
+/** What destroy() must be called on, whatever happens. */
+export const alive = new Set();
 
 /** Whatever a test leaves behind, also one that was broken off. */
 export function endEverything() {
