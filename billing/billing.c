@@ -23,7 +23,7 @@ int book_new(struct tenancy *t, const struct override_table *overrides, int64_t 
     struct book *k = MEM_NEW(struct book);
     k->refs = 1;
     k->tenancy = tenancy_ref(t);
-    int rc = price_table_new(t, problems, &k->prices);
+    int rc = price_table_new(&t->prices, problems, &k->prices);
     if (rc == 0) {
         const char *currency = price_currency(k->prices);
         if (!price_is_given(k->prices)) /* nothing is priced: take the budgets' word */

@@ -12,14 +12,15 @@
 
 const char *const token_kind_names[TOKEN_KINDS] = {"input", "output", "cache_read", "cache_write"};
 
-int price_table_new(const struct tenancy *t, struct config_problems *problems, struct price_table **ret)
+int price_table_new(const struct config_prices *prices, struct config_problems *problems,
+                    struct price_table **ret)
 {
     struct price_table *p = MEM_NEW(struct price_table);
     p->arena = ARENA_INIT;
     memcpy(p->currency, "USD", 4);
     p->version = SLICE_EMPTY;
-    p->is_given = t->prices.n_files > 0;
-    if (price_files_read(p, &t->prices, problems) != 0) {
+    p->is_given = prices->n_files > 0;
+    if (price_files_read(p, prices, problems) != 0) {
         price_table_free(p);
         return E_INVALID;
     }

@@ -52,9 +52,10 @@ struct price_query {
 
 struct price_table;
 
-/* Reads tenancy->prices. No price file gives an empty table: everything is unpriced. 0, or E_INVALID with
- * every problem of the files added. */
-int price_table_new(const struct tenancy *t, struct config_problems *problems, struct price_table **ret);
+/* Reads the files, of which it keeps nothing. No price file gives an empty table: everything is unpriced. 0,
+ * or E_INVALID with every problem of the files added. */
+int price_table_new(const struct config_prices *prices, struct config_problems *problems,
+                    struct price_table **ret);
 void price_table_free(struct price_table *p); /* NULL is fine */
 
 /* What prices the model, by the precedence of docs/prices.md; NULL: unpriced. *ret_how (may be NULL) says in

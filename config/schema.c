@@ -168,7 +168,7 @@ static void complain_missing(struct walk *w, const struct setting *row, const ch
         (void)snprintf(in, sizeof(in), " in `%s`", buf_cstr(&where));
     buf_fini(&where);
     if ((row->flags & SETTING_ONE_OK) != 0) { /* one will do, so that is what to write */
-        char element[128];
+        char element[PATTERN_MAX];
         (void)snprintf(element, sizeof(element), "%s[]", row->path);
         row = setting_find(element);
     }

@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const struct command_set *const sets[] = {&commands_serve,  &commands_workspace, &commands_billing,
-                                                 &commands_budget, &commands_key,       &commands_image};
+                                                 &commands_budget, &commands_prices,    &commands_key,
+                                                 &commands_image};
 
 static struct {
     const struct command *command;

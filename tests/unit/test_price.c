@@ -11,7 +11,7 @@
 #include "base/core/mem.h"
 
 struct fixture {
-    struct tenancy tenancy;
+    struct config_prices prices;
     struct config_price_file files[3];
     struct arena arena;
     struct config_problems problems;
@@ -27,9 +27,9 @@ static int load(struct fixture *f, const char *yaml)
     struct yaml_node *root = NULL;
     assert_int_equal(yaml_parse(&f->arena, "prices.yaml", slice_str(yaml), &f->problems, &root), 0);
     f->files[0] = (struct config_price_file){SL("prices.yaml"), root};
-    f->tenancy.prices.files = f->files;
-    f->tenancy.prices.n_files = 1;
-    int rc = price_table_new(&f->tenancy, &f->problems, &f->table);
+    f->prices.files = f->files;
+    f->prices.n_files = 1;
+    int rc = price_table_new(&f->prices, &f->problems, &f->table);
     config_problems_print(&f->problems, &f->text);
     return rc;
 }
@@ -89,7 +89,7 @@ static void test_prices(void **state)
 
 static void test_no_file(void **state)
 {
-    struct tenancy none = {0};
+    struct config_prices none = {0};
     struct price_table *t = NULL;
     (void)state;
     assert_int_equal(price_table_new(&none, NULL, &t), 0);
@@ -172,9 +172,9 @@ static int load_files(struct fixture *f, const char *const *yaml, size_t n)
         assert_int_equal(yaml_parse(&f->arena, names[i], slice_str(yaml[i]), &f->problems, &f->files[i].root),
                          0);
     }
-    f->tenancy.prices.files = f->files;
-    f->tenancy.prices.n_files = n;
-    int rc = price_table_new(&f->tenancy, &f->problems, &f->table);
+    f->prices.files = f->files;
+    f->prices.n_files = n;
+    int rc = price_table_new(&f->prices, &f->problems, &f->table);
     config_problems_print(&f->problems, &f->text);
     return rc;
 }
