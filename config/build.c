@@ -324,7 +324,10 @@ static void read_template(struct build *b, const struct yaml_node *n, struct con
     }
     t->image = node_text(n, "templates.*.image");
     read_resources(n, t);
-    t->network_mode = node_text(node_child(n, "network", YAML_MAP), "templates.*.network.mode");
+    const struct yaml_node *network = node_child(n, "network", YAML_MAP);
+    t->network_mode = node_text(network, "templates.*.network.mode");
+    t->network_line = network != NULL ? network->key_line : n->key_line;
+    build_template_network(b, network, t);
     read_server(a, n, t);
     struct slice after = node_text(node_child(n, "idle", YAML_MAP), "templates.*.idle.suspend_after");
     (void)duration_parse(after, &t->suspend_after_ms); /* absent or reported: 0, never */
@@ -353,6 +356,7 @@ void build_all(struct build *b)
     build_keys(b, yaml_get(b->root, "keys"), "keys", NULL, &b->t->keys, &b->t->n_keys);
     build_providers(b);
     build_gateways(b);
+    build_egress(b);
     build_templates(b);
     build_prices(b);
     build_tenants(b);

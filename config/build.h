@@ -18,6 +18,10 @@ struct build {
 void build_all(struct build *b);    /* in the order of the arrows between sections */
 void build_prices(struct build *b); /* reads and parses the price file */
 void build_tenants(struct build *b);
+/* network.c: the way out. Sets and exemptions come before the templates that refer to them. */
+void build_egress(struct build *b);
+void build_template_network(struct build *b, const struct yaml_node *network, struct config_template *t);
+void build_tenant_network(struct build *b, const struct yaml_node *network, struct config_tenant *t);
 void build_keys(struct build *b, const struct yaml_node *list, const char *pattern,
                 const struct config_tenant *tenant, struct config_key **ret, size_t *ret_n);
 

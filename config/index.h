@@ -17,7 +17,7 @@ struct key_entry {
     UT_hash_handle hh;
 };
 struct tenancy_index { /* the entries are the arena's, the tables are freed by tenancy_index_fini */
-    struct name_entry *providers, *gateways, *templates, *tenants, *tenant_ids;
+    struct name_entry *providers, *gateways, *templates, *tenants, *tenant_ids, *network_sets;
     struct key_entry *keys;
 };
 

@@ -30,6 +30,10 @@ enum setting_type {
     SETTING_ZONE,      /* IANA time zone */
     SETTING_NAMESPACE, /* a legal name or "*" */
     SETTING_ENV,       /* value of an environment variable */
+    SETTING_RULE,      /* an entry of an allow list: host:port, *.suffix:port, CIDR:port, any-public:port */
+    SETTING_EXEMPTION, /* CIDR:port */
+    SETTING_PORT,
+    SETTING_SERVER, /* address:port of a name server */
 };
 
 enum {

@@ -174,6 +174,7 @@ void tenancy_index_fini(struct tenancy_index *x)
     HASH_CLEAR(hh, x->templates);
     HASH_CLEAR(hh, x->tenants);
     HASH_CLEAR(hh, x->tenant_ids);
+    HASH_CLEAR(hh, x->network_sets);
     HASH_CLEAR(hh, x->keys);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/core/crypto.h"
 #include "base/core/i128.h"
+#include "config/network_rules.h"
 #include "config/yaml.h"
 
 enum role { ROLE_NONE, ROLE_VIEWER, ROLE_MEMBER, ROLE_OWNER };
@@ -42,6 +43,13 @@ struct config_gateway {
     struct slice secret; /* resolved; what the gateway presents to us */
 };
 
+enum network_sni { SNI_REQUIRE, SNI_ALLOW_MISSING, SNI_IGNORE };
+struct config_egress_limits { /* 0: no limit */
+    uint64_t tunnels, new_per_second, bytes_per_second;
+    uint64_t window_bytes; /* in window_ms */
+    int64_t window_ms, idle_ms;
+};
+
 struct config_template {
     struct slice name;
     const struct config_provider **providers; /* in order of preference, at least one */
@@ -52,6 +60,10 @@ struct config_template {
     uint64_t disk_bytes;
     uint64_t processes;
     struct slice network_mode; /* "sealed" */
+    struct network_rules network_allow;
+    unsigned network_line; /* of `network`, or of the template without one */
+    enum network_sni sni;
+    struct config_egress_limits egress_limits; /* of each workspace */
     struct slice *agents;
     size_t n_agents;
     struct {
@@ -86,6 +98,26 @@ struct config_tenant {
     size_t n_budgets;
     uint64_t quota_workspaces, quota_running, quota_creates_per_minute; /* 0: no limit */
     uint64_t quota_namespace_running;
+    bool narrows_network; /* network_allow is given, maybe empty */
+    struct network_rules network_allow;
+    unsigned network_line;                     /* as in a template */
+    struct config_egress_limits egress_limits; /* of all its workspaces together */
+};
+
+struct config_network_set {
+    struct slice name;
+    struct network_rules rules;
+};
+
+struct config_egress {
+    struct network_rules exempt; /* addresses that are not public and may be reached */
+    uint16_t *tls_ports;
+    size_t n_tls_ports;
+};
+
+struct config_resolve {
+    struct slice servers; /* "127.0.0.1:53,[::1]:53"; empty: the system's */
+    int64_t timeout_ms;
 };
 
 struct config_price_file {
@@ -120,6 +152,10 @@ struct tenancy {
     struct config_tenant *tenants;
     size_t n_tenants;
     struct config_prices prices;
+    struct config_network_set *network_sets;
+    size_t n_network_sets;
+    struct config_egress egress;
+    struct config_resolve resolve;
     struct tenancy_index *index; /* look-ups by name and hash */
 };
 

@@ -161,6 +161,9 @@ static void read_tenant(struct build *b, const struct yaml_node *n, struct confi
     read_templates(b, n, t);
     build_keys(b, yaml_get(n, "keys"), "tenants.*.keys", t, &t->keys, &t->n_keys);
     read_quotas(n, t);
+    const struct yaml_node *network = node_child(n, "network", YAML_MAP);
+    t->network_line = network != NULL ? network->key_line : n->key_line;
+    build_tenant_network(b, network, t);
     read_budgets(b, n, t);
 }
 

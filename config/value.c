@@ -13,6 +13,7 @@
 #include "base/core/id.h"
 #include "base/core/mem.h"
 #include "config/address.h"
+#include "config/network_rules.h"
 #include "config/secret.h"
 #include "config/tenancy.h"
 #include "config/units.h"
@@ -186,8 +187,9 @@ static int check_bounds(const struct setting *row, uint64_t v, struct err *err)
         (void)i128_format((i128)bound, 3, text);
     else
         (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)bound);
-    const char *none =
-        row->min == 1 && v == 0 && row->type == SETTING_COUNT ? " (without the key: no limit)" : "";
+    const char *none = row->min == 1 && v == 0 && row->type == SETTING_COUNT && row->fallback == NULL
+                           ? " (without the key: no limit)"
+                           : "";
     return err_set(err, E_INVALID, "expected at %s `%s`%s", is_low ? "least" : "most", text, none);
 }
 
@@ -302,9 +304,41 @@ static int check_reference(const struct setting *row, struct slice text, struct 
     return r;
 }
 
+static int check_rule(const struct setting *row, struct slice text, struct err *err)
+{
+    struct arena a = ARENA_INIT;
+    struct network_rule rule;
+    int r = row->type == SETTING_RULE ? network_rule_parse(&a, text, &rule, err)
+                                      : network_exemption_parse(&a, text, &rule, err);
+    arena_fini(&a);
+    return r;
+}
+
+int value_port(struct slice s, uint16_t *ret)
+{
+    uint64_t v;
+    if (slice_u64(s, &v) != 0 || v == 0 || v > 65535)
+        return E_INVALID;
+    *ret = (uint16_t)v;
+    return 0;
+}
+
+static int check_server(struct slice text, struct err *err)
+{
+    struct arena a = ARENA_INIT;
+    struct network_rule at;
+    int r = network_rule_parse(&a, text, &at, NULL);
+    arena_fini(&a);
+    if (r == 0 && at.kind == NETWORK_RANGE && at.range.bits == 128 && at.n_ports == 1 &&
+        at.ports[0].first == at.ports[0].last && slice_find(text, '/') == SIZE_MAX)
+        return 0;
+    return err_set(err, E_INVALID, "expected an address and a port such as `127.0.0.1:53` or `[::1]:53`");
+}
+
 int value_check(const struct setting *row, struct slice text, struct err *err)
 {
     struct slice url;
+    uint16_t port;
     bool flag;
     switch (row->type) {
     case SETTING_TEXT:
@@ -342,6 +376,13 @@ int value_check(const struct setting *row, struct slice text, struct err *err)
         return check_uid_range(text, err);
     case SETTING_ZONE:
         return value_zone(text, err);
+    case SETTING_RULE:
+    case SETTING_EXEMPTION:
+        return check_rule(row, text, err);
+    case SETTING_PORT:
+        return value_port(text, &port) == 0 ? 0 : err_set(err, E_INVALID, "expected a port from 1 to 65535");
+    case SETTING_SERVER:
+        return check_server(text, err);
     case SETTING_MAP:
     case SETTING_TABLE:
     case SETTING_LIST:

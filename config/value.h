@@ -9,6 +9,7 @@
 int value_check(const struct setting *row, struct slice text, struct err *err);
 
 int value_bool(struct slice s, bool *ret);
+int value_port(struct slice s, uint16_t *ret); /* 1 to 65535 */
 int value_hash(struct slice s, unsigned char ret[SHA256_BYTES]);
 int value_uid_range(struct slice s, uint32_t *ret_first, uint32_t *ret_count);
 /* An IANA name that this machine knows. 0, or E_INVALID with a sentence. */

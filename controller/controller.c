@@ -5,6 +5,7 @@
 #include "base/core/mem.h"
 #include "controller/api/audit.h"
 #include "controller/edge/door.h"
+#include "controller/edge/egress.h"
 #include "controller/edge/keyring.h"
 #include "controller/edge/proxy.h"
 #include "controller/start.h"
@@ -82,6 +83,7 @@ int controller_reload(struct controller *c, struct buf *ret_problems, controller
              LF_SLICE("needs_restart", buf_view(&r->notes)));
     scheduler_reload(c->scheduler, now);
     door_reload(c->door);
+    egress_reload(c->egress);
     billing_reload(c->billing, now, on_billing_reloaded, r);
     keyring_load(c->keyring, now, on_keys_reloaded, r);
     tenancy_unref(old);

@@ -20,6 +20,7 @@
 
 struct acp;
 struct door;
+struct egress;
 struct keyring;
 struct start;
 struct request;
@@ -42,6 +43,7 @@ struct controller {
     struct keyring *keyring;
     struct server *server;
     struct door *door;
+    struct egress *egress; /* the way out of sandboxes */
     struct acp *acp;
     struct request *requests; /* in flight, newest first (utlist) */
     size_t n_requests;

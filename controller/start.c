@@ -6,6 +6,7 @@
 #include "controller/api/audit.h"
 #include "controller/edge/acp.h"
 #include "controller/edge/door.h"
+#include "controller/edge/egress.h"
 #include "controller/edge/keyring.h"
 #include "controller/edge/proxy.h"
 #include "controller/edge/route.h"
@@ -113,6 +114,8 @@ static void on_change(const struct workspace *ws, void *data)
         acp_workspace_gone(c->acp, t->id, ws->id);
     if (ws->state == WS_ABSENT && c->door != NULL)
         door_workspace_gone(c->door, ws->id);
+    if (ws->state == WS_ABSENT && c->egress != NULL)
+        egress_workspace_gone(c->egress, ws->id);
 }
 
 static void on_audit(const char *what, struct slice tenant, struct slice subject, struct slice detail,
@@ -150,6 +153,7 @@ static void open_scheduler(struct start *s)
                                   .on_audit = on_audit,
                                   .data = c};
     c->door = door_new(c);
+    c->egress = egress_new(c);
     c->acp = acp_new(c);
     if (scheduler_new(&o, &c->scheduler, &s->err) != 0) {
         start_fail(s, "scheduler", &s->err);
@@ -389,15 +393,25 @@ static void undo_scheduler(void *data)
     undo_provider(c);
 }
 
-static void undo_door(void *data)
+static void undo_egress(void *data)
 {
     struct controller *c = data;
-    c->door = NULL;
+    c->egress = NULL;
     acp_close(c->acp);
     if (c->scheduler != NULL)
         scheduler_close(c->scheduler, undo_scheduler, c);
     else
         undo_provider(c);
+}
+
+static void undo_door(void *data)
+{
+    struct controller *c = data;
+    c->door = NULL;
+    if (c->egress != NULL)
+        egress_close(c->egress, undo_egress, c);
+    else
+        undo_egress(c);
 }
 
 static void undo_tunnels(void *data)

@@ -12,7 +12,8 @@
 
 #include "base/core/mem.h"
 
-#define DOOR_URL "http://127.0.0.1:8700" /* inside the sandbox */
+#define DOOR_URL     "http://127.0.0.1:8700" /* inside the sandbox */
+#define DIRECT_HOSTS "localhost,127.0.0.1,::1"
 
 static const char *const reserved_suffixes[] = {"_API_KEY", "_BASE_URL"};
 static const char *const reserved_prefixes[] = {"LD_", "REEVE_"};
@@ -195,11 +196,27 @@ static void env_set(struct sandbox_env *env, size_t *n, struct slice name, struc
     env[(*n)++] = (struct sandbox_env){name, value};
 }
 
+/* The forward proxy, as the usual tools look for it: curl and git want the lower case, Go, Python, npm and
+ * cargo take either, Node.js must be told to look at all. The door itself stays direct. First in the list, so
+ * that a template or a workspace may say otherwise. */
+static void env_proxy(struct sandbox_env *env, size_t *n)
+{
+    static const char *const names[] = {"HTTP_PROXY",  "http_proxy", "HTTPS_PROXY",
+                                        "https_proxy", "ALL_PROXY",  "all_proxy"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        env_set(env, n, slice_str(names[i]), SL(DOOR_URL));
+    env_set(env, n, SL("NO_PROXY"), SL(DIRECT_HOSTS));
+    env_set(env, n, SL("no_proxy"), SL(DIRECT_HOSTS));
+    env_set(env, n, SL("NODE_USE_ENV_PROXY"), SL("1"));
+}
+#define ENV_PROXY_N 9
+
 int server_env(struct entry *e, const struct config_template *t, const char *llm_key, struct arena *a,
                struct sandbox_server *ret)
 {
-    struct sandbox_env *env = arena_zalloc(a, (t->n_env + e->ws.n_env + 8) * sizeof *env);
+    struct sandbox_env *env = arena_zalloc(a, (t->n_env + e->ws.n_env + 8 + ENV_PROXY_N) * sizeof *env);
     size_t n = 0;
+    env_proxy(env, &n);
     for (size_t i = 0; i < t->n_env; i++) {
         env_set(env, &n, arena_slice(a, t->env[i].name), arena_slice(a, t->env[i].value));
     }

@@ -232,7 +232,7 @@ static void answer_frame(struct exchange *ex, int status, uint64_t length)
 static int head_write(struct exchange *ex, int status, const struct http_header *h, size_t n, uint64_t length)
 {
     struct buf *out = &ex->head;
-    int rc = http_write_status(out, status, NULL);
+    int rc = http_write_status(out, status, ex->reason);
     size_t i;
 
     for (i = 0; rc == 0 && i < n; i++)
@@ -291,6 +291,14 @@ static int answer_write(struct exchange *ex, const struct slice *pieces, size_t 
         server_head_give(ex->server, &ex->head);
     }
     return rc;
+}
+
+void exchange_reason(struct exchange *ex, const char *reason)
+{
+    ex->reason = reason != NULL ? arena_strdup(&ex->arena, reason) : NULL;
+    for (char *p = ex->reason; p != NULL && *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
+            *p = '?';
 }
 
 void exchange_endless(struct exchange *ex)

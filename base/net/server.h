@@ -87,6 +87,9 @@ void exchange_body_collect(struct exchange *ex, size_t max, exchange_body_cb don
  * Content-Length, Transfer-Encoding, Connection and Date are ours: do not pass them. length: exact, or
  * EXCHANGE_LENGTH_UNKNOWN (chunked; until close for HTTP/1.0). */
 int exchange_head(struct exchange *ex, int status, const struct http_header *h, size_t n, uint64_t length);
+/* The reason phrase of the answer's status line; call it before exchange_head. What is not printable ASCII
+ * becomes '?'. NULL: the usual one. For CONNECT, whose body clients do not show. */
+void exchange_reason(struct exchange *ex, const char *reason);
 /* The answer has no end of its own (an event stream): a client that ends its side has left, whatever its
  * request said about the connection. */
 void exchange_endless(struct exchange *ex);

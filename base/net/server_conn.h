@@ -87,6 +87,7 @@ struct exchange {
     struct arena arena;
     struct slice peer;           /* once the client left */
     char *tag;                   /* in the arena; NULL: none */
+    char *reason;                /* in the arena; NULL: the usual phrase */
     struct http_request request; /* last: not cleared between uses */
 };
 

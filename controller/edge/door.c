@@ -4,6 +4,7 @@
 #include "base/core/hash.h"
 #include "base/core/log.h"
 #include "base/core/mem.h"
+#include "controller/edge/forward.h"
 #include "controller/edge/peek.h"
 #include "controller/edge/request.h"
 
@@ -467,6 +468,10 @@ static void on_request(struct exchange *ex, void *data)
     struct slice key;
     size_t key_header;
     struct err err = {0};
+    if (forward_is_meant(r)) {
+        forward_request(d->c, ex);
+        return;
+    }
     if (slice_eq_str(r->path, "/") && (slice_eq_str(r->method, "HEAD") || slice_eq_str(r->method, "GET"))) {
         exchange_send(ex, 200, NULL, 0, SLICE_EMPTY);
         return;
@@ -491,7 +496,8 @@ static void on_request(struct exchange *ex, void *data)
     exchange_body_start(ex);
 }
 
-static const struct server_handler handler = {.on_request = on_request};
+static const struct server_handler handler = {.on_request = on_request,
+                                              .on_bad_request = forward_bad_request};
 
 struct door *door_new(struct controller *c)
 {
@@ -503,7 +509,8 @@ struct door *door_new(struct controller *c)
 void door_accept(struct door *d, struct slice workspace_id, struct stream *s)
 {
     static const struct server_limits limits = {.connections_max = DOOR_CONNECTIONS_MAX,
-                                                .idle_timeout_ms = 30000};
+                                                .idle_timeout_ms = 30000,
+                                                .parse_flags = HTTP_ALLOW_ABSOLUTE | HTTP_ALLOW_CONNECT};
     char id[40];
     struct door_server *ds;
     (void)snprintf(id, sizeof id, "%.*s", SL_ARG(workspace_id));

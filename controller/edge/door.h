@@ -1,8 +1,8 @@
 /* door: where model calls come out of a sandbox: HTTP on the sandbox's own 127.0.0.1:8700, served by Reeve.
  *
  * The socket itself says which workspace calls; the key in the request must be that workspace's. POST /v1/…
- * goes to the tenant's gateway, streaming both ways; HEAD / is answered (agents probe it); nothing else
- * exists here. */
+ * goes to the tenant's gateway, streaming both ways; HEAD / is answered (agents probe it); CONNECT and
+ * absolute-form requests are the forward proxy's (forward.h); nothing else exists here. */
 #ifndef REEVE_CONTROLLER_EDGE_DOOR_H
 #define REEVE_CONTROLLER_EDGE_DOOR_H
 
