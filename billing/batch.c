@@ -122,8 +122,9 @@ static void item_attribute(struct batch *x, struct item *it)
         it->orphan = "no key with this hash was ever made here";
         return;
     }
-    if (o->gateway.n > 0 && !slice_eq(o->gateway, it->event->gateway)) {
-        it->orphan = "the key was made for another gateway"; /* a gateway vouches for its own keys only */
+    if (o->gateway.n > 0 && !billing_key_is_at(x->book->tenancy, o->gateway, o->tenant, it->event->gateway)) {
+        o->had_suspense = true; /* with another configuration it may be its tenant's */
+        it->orphan = "the key is of a tenant of another gateway"; /* a gateway vouches for its own only */
         return;
     }
     const struct config_tenant *t = tenancy_tenant(x->book->tenancy, o->tenant);

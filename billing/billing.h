@@ -27,6 +27,10 @@ struct billing_key_owner {
 struct store_op billing_key_op(struct arena *a, const char *hash_hex, const struct billing_key_owner *owner);
 /* 0 and the owner (slices into the arena) or E_INVALID. */
 int billing_key_parse(struct arena *a, struct slice record, struct billing_key_owner *ret);
+/* Does this gateway vouch for a key of that tenant? The one that the key was made for always does; after a
+ * change in the configuration also the one that the tenant's calls go to now. */
+bool billing_key_is_at(const struct tenancy *t, struct slice key_gateway, struct slice tenant,
+                       struct slice gateway);
 void billing_key_name(const char *hash_hex, char out[128]); /* "llmkey/<hex>" */
 
 /* `tenancy` gives prices and budgets; billing keeps its own reference. E_INVALID with problems for a bad

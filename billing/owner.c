@@ -81,6 +81,14 @@ int billing_key_parse(struct arena *a, struct slice record, struct billing_key_o
     return rc == 0 ? 0 : E_INVALID;
 }
 
+bool billing_key_is_at(const struct tenancy *t, struct slice key_gateway, struct slice tenant,
+                       struct slice gateway)
+{
+    const struct config_tenant *now = tenancy_tenant(t, tenant);
+    return slice_eq(key_gateway, gateway) ||
+           (now != NULL && now->gateway != NULL && slice_eq(now->gateway->name, gateway));
+}
+
 struct owner *owner_ref(struct owner *o)
 {
     o->refs++;

@@ -258,6 +258,18 @@ static void build_providers(struct build *b)
 
 /* --- gateways --- */
 
+static void read_admin_key(struct build *b, const struct yaml_node *n, struct config_gateway *g)
+{
+    const struct yaml_node *key = node_child(n, "gateways.*.admin_key", YAML_SCALAR);
+    if (key == NULL)
+        return;
+    if (g->kind != GATEWAY_LITELLM)
+        source_complain(b->source, key, NULL,
+                        "`admin_key` is for `kind: litellm`: this gateway has no key API that Reeve knows");
+    else
+        (void)secret_resolve(b->source, key, &b->t->arena, &g->admin_key); /* it reports itself */
+}
+
 static void build_gateways(struct build *b)
 {
     const struct yaml_node *all = node_child(b->root, "gateways", YAML_MAP);
@@ -269,13 +281,15 @@ static void build_gateways(struct build *b)
         g->name = n->key;
         (void)tenancy_index_add(&b->t->arena, &b->t->index->gateways, g->name,
                                 g); /* keys of a map are unique */
-        if (!slice_eq_str(node_text(n, "gateways.*.kind"), "plain"))
+        struct slice kind = node_text(n, "gateways.*.kind");
+        if (!slice_eq_str(kind, "plain") && !slice_eq_str(kind, "litellm"))
             continue; /* reported */
-        g->kind = GATEWAY_PLAIN;
+        g->kind = slice_eq_str(kind, "litellm") ? GATEWAY_LITELLM : GATEWAY_PLAIN;
         (void)url_check(node_text(n, "gateways.*.url"), false, &g->url, NULL); /* reported when it is none */
         const struct yaml_node *secret = node_child(n, "gateways.*.secret", YAML_SCALAR);
         if (secret != NULL)
             (void)secret_resolve(b->source, secret, &b->t->arena, &g->secret); /* it reports itself */
+        read_admin_key(b, n, g);
     }
 }
 

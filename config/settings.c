@@ -62,14 +62,14 @@ static const struct setting rows[] = {
 
     {"gateways", SETTING_TABLE, 0, NULL, NULL, NULL, 0, 256, "entries", "Where model calls go, by name."},
     {"gateways.*", SETTING_MAP, 0, NULL, NULL, NULL, 0, 0, NULL, "One gateway."},
-    {"gateways.*.kind", SETTING_CHOICE, SETTING_REQUIRED, NULL, "plain", "builtin litellm", 0, 0, NULL,
+    {"gateways.*.kind", SETTING_CHOICE, SETTING_REQUIRED, NULL, "plain litellm", "builtin", 0, 0, NULL,
      "Which dialect it speaks; `plain` is Reeve's own JSON."},
     {"gateways.*.url", SETTING_GATEWAY, SETTING_REQUIRED, NULL, NULL, NULL, 0, 1024, "bytes",
      "Its address: `http://host:port`, with a base path if it has one."},
     {"gateways.*.secret", SETTING_REFERENCE, SETTING_REQUIRED | SETTING_SECRET, NULL, NULL, NULL, 0, 0, NULL,
      "What it presents when it reports usage."},
-    {"gateways.*.admin_key", SETTING_REFERENCE, SETTING_UNSUPPORTED | SETTING_SECRET, NULL, NULL, NULL, 0, 0,
-     NULL, "LiteLLM's management key."},
+    {"gateways.*.admin_key", SETTING_REFERENCE, SETTING_SECRET, NULL, NULL, NULL, 0, 0, NULL,
+     "LiteLLM's management key: each workspace's key is then made, blocked and revoked through its API."},
     {"gateways.*.upstreams", SETTING_MAP, SETTING_UNSUPPORTED, NULL, NULL, NULL, 0, 0, NULL,
      "Where the built-in gateway sends calls."},
 

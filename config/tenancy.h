@@ -39,8 +39,9 @@ enum gateway_kind { GATEWAY_BUILTIN, GATEWAY_LITELLM, GATEWAY_PLAIN };
 struct config_gateway {
     struct slice name;
     enum gateway_kind kind;
-    struct slice url;    /* http://host:port[/base]; without trailing '/' */
-    struct slice secret; /* resolved; what the gateway presents to us */
+    struct slice url;       /* http://host:port[/base]; without trailing '/' */
+    struct slice secret;    /* resolved; what the gateway presents to us */
+    struct slice admin_key; /* resolved; of LiteLLM's management API; n 0: keys are not made there */
 };
 
 enum network_sni { SNI_REQUIRE, SNI_ALLOW_MISSING, SNI_IGNORE };

@@ -22,6 +22,7 @@ struct acp;
 struct door;
 struct egress;
 struct keyring;
+struct litellm_keys;
 struct start;
 struct request;
 struct open_tunnel;
@@ -39,6 +40,8 @@ struct controller {
     struct billing *billing;
     struct provider **providers;
     size_t n_providers;
+    struct litellm_keys *litellm_keys;
+    struct gateway_keys gateway_keys; /* the scheduler's */
     struct scheduler *scheduler;
     struct keyring *keyring;
     struct server *server;

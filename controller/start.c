@@ -3,6 +3,7 @@
 
 #include "base/core/log.h"
 #include "base/core/mem.h"
+#include "billing/litellm_keys.h"
 #include "controller/api/audit.h"
 #include "controller/edge/acp.h"
 #include "controller/edge/door.h"
@@ -10,6 +11,7 @@
 #include "controller/edge/keyring.h"
 #include "controller/edge/proxy.h"
 #include "controller/edge/route.h"
+#include "controller/gateway_keys.h"
 #include "controller/installation.h"
 #include "providers/standby.h"
 
@@ -85,18 +87,16 @@ static void load_keys(struct start *s)
 
 /* --- 5: scheduler --- */
 
-static struct store_op llm_key_op(struct arena *a, const char *hash_hex, const struct workspace *ws,
-                                  bool is_revoked, void *data)
+static struct store_op llm_key_op(struct arena *a, const char *hash_hex, struct slice gateway,
+                                  const struct workspace *ws, bool is_revoked, void *data)
 {
     struct controller *c = data;
-    const struct config_tenant *t = tenancy_tenant(c->tenancy, ws->tenant);
     struct billing_key_owner owner = {.tenant = ws->tenant,
                                       .namespace = ws->namespace,
                                       .workspace = ws->name,
                                       .workspace_id = slice_str(ws->id),
                                       .user = ws->user,
-                                      .gateway =
-                                          t != NULL && t->gateway != NULL ? t->gateway->name : SLICE_EMPTY,
+                                      .gateway = gateway,
                                       .is_revoked = is_revoked,
                                       .made_at_ms = clock_wall_ms(c->loop.clock)};
     return billing_key_op(a, hash_hex, &owner);
@@ -149,13 +149,15 @@ static void open_scheduler(struct start *s)
                                   .providers = c->providers,
                                   .n_providers = c->n_providers,
                                   .llm_key_op = llm_key_op,
+                                  .gateway_keys = &c->gateway_keys,
                                   .on_change = on_change,
                                   .on_audit = on_audit,
                                   .data = c};
     c->door = door_new(c);
     c->egress = egress_new(c);
     c->acp = acp_new(c);
-    if (scheduler_new(&o, &c->scheduler, &s->err) != 0) {
+    if (gateway_keys_open(c, &c->gateway_keys, &s->err) != 0 ||
+        scheduler_new(&o, &c->scheduler, &s->err) != 0) {
         start_fail(s, "scheduler", &s->err);
         return;
     }
@@ -386,11 +388,20 @@ static void undo_provider(void *data)
     p->ops->close(p, undo_provider, c);
 }
 
+static void undo_keys(void *data)
+{
+    struct controller *c = data;
+    c->litellm_keys = NULL;
+    if (c->scheduler == NULL)
+        undo_provider(c);
+}
+
 static void undo_scheduler(void *data)
 {
     struct controller *c = data;
     c->scheduler = NULL;
-    undo_provider(c);
+    if (c->litellm_keys == NULL)
+        undo_provider(c);
 }
 
 static void undo_egress(void *data)
@@ -398,9 +409,12 @@ static void undo_egress(void *data)
     struct controller *c = data;
     c->egress = NULL;
     acp_close(c->acp);
-    if (c->scheduler != NULL)
+    bool has_keys = c->litellm_keys != NULL, has_scheduler = c->scheduler != NULL;
+    if (has_scheduler) /* first: it takes what the gateways' calls end with for the shutdown that it is */
         scheduler_close(c->scheduler, undo_scheduler, c);
-    else
+    if (has_keys)
+        litellm_keys_close(c->litellm_keys, undo_keys, c);
+    if (!has_keys && !has_scheduler)
         undo_provider(c);
 }
 

@@ -519,8 +519,10 @@ static int make(struct tenant *t, const struct workspace_request *r, struct work
     struct entry *e = entry_begin(t, &x, home, provider);
     e->fact.wish = WISH_RUNNING;
     e->fact.state = WS_PROVISIONING;
-    struct secrets *secrets;
-    (void)secrets_new(e, true, &secrets, NULL);
+    bool is_managed;
+    e->fact.key_gateway = llm_key_gateway(e, &is_managed);
+    e->fact.key_state = is_managed ? KEY_SENT : KEY_NONE;
+    struct secrets *secrets = secrets_new(e, true, true);
     entry_secrets_take(e, secrets);
     secrets_free(secrets);
     roster_add(e);
@@ -528,8 +530,7 @@ static int make(struct tenant *t, const struct workspace_request *r, struct work
     wait_keep_request(w, r);
     wait_attach(w, e, WAIT_COMMIT);
     struct creation *c = creation_new(e);
-    const char *const hashes[2] = {e->ws.llm_key_hash, NULL};
-    llm_keys_record(e, hashes, false, on_key_recorded, c);
+    llm_key_record(e, e->ws.llm_key_hash, on_key_recorded, c);
     return 0;
 }
 

@@ -4,7 +4,8 @@
  * Both secrets are made here, sealed for exactly this workspace and field, and kept sealed in the record; the
  * token is also in memory, because every proxied request carries it. The LLM key is opened for a start and
  * wiped after it. Its hash is recorded in partition `fleet` before the key can leave, and marked revoked when
- * the workspace is gone. */
+ * a new one takes its place or the workspace goes; the same commit says at which gateway it is still to be
+ * revoked (revoke.c). What becomes of it at the gateway before that: llm_key.c. */
 #include "scheduler/entry.h"
 
 #include <stdio.h>
@@ -139,25 +140,25 @@ static int sealed_open(const struct entry *e, const char *field, const char *tex
     return code == 0 ? 0 : E_INVALID;
 }
 
-int secrets_new(struct entry *e, bool with_key, struct secrets **ret, struct err *err)
+struct secrets *secrets_new(struct entry *e, bool with_token, bool with_key)
 {
-    (void)err;
     struct secrets *x = MEM_NEW(struct secrets);
-    unsigned char random[32];
-    rnd_fill(e->s->loop->rnd, random, sizeof random);
-    struct buf token = BUF_INIT(sizeof x->token - 1);
-    (void)base32_encode(slice_of(random, sizeof random), &token); /* 52 characters */
-    memcpy(x->token, token.p, token.n);
-    buf_wipe(&token);
-    mem_wipe(random, sizeof random);
-    x->sealed_token = sealed_text(e, "server_token", x->token);
+    if (with_token) {
+        unsigned char random[32];
+        rnd_fill(e->s->loop->rnd, random, sizeof random);
+        struct buf token = BUF_INIT(sizeof x->token - 1);
+        (void)base32_encode(slice_of(random, sizeof random), &token); /* 52 characters */
+        memcpy(x->token, token.p, token.n);
+        buf_wipe(&token);
+        mem_wipe(random, sizeof random);
+        x->sealed_token = sealed_text(e, "server_token", x->token);
+    }
     if (with_key) {
         llm_key_new(e->s->loop->rnd, x->llm_key);
         sha256_hex(slice_str(x->llm_key), x->llm_key_hash);
         x->sealed_key = sealed_text(e, "llm_key", x->llm_key);
     }
-    *ret = x;
-    return 0;
+    return x;
 }
 
 void secrets_free(struct secrets *x)
@@ -239,6 +240,10 @@ int server_env(struct entry *e, const struct config_template *t, const char *llm
 struct key_commit {
     struct entry *e;
     struct scheduler *s;
+    struct store_op ops[4];
+    size_t n;
+    struct slice gateways[2]; /* where something is to be revoked now; interned */
+    size_t n_gateways;
     key_done_fn done;
     void *data;
 };
@@ -250,6 +255,9 @@ static void on_keys_recorded(const struct store_commit_answer *a, void *data)
     struct err err = {0};
     if (a->code != 0) {
         (void)err_set(&err, E_STORE, "store: %s", a->err != NULL ? a->err->msg : err_title(a->code));
+    }
+    for (size_t i = 0; i < k->n_gateways; i++) { /* also after a failure: it may have been a lost answer */
+        revoker_kick(s->revoker, k->gateways[i]);
     }
     /* A lost answer is a failure here: recording the same key again is harmless. */
     k->done(k->e, a->code == 0 ? 0 : E_STORE, &err, k->data);
@@ -263,26 +271,91 @@ static void on_nothing_recorded(void *data)
     on_keys_recorded(&a, data);
 }
 
-void llm_keys_record(struct entry *e, const char *const hashes[2], bool is_revoked, key_done_fn done,
-                     void *data)
+static struct key_commit *key_commit_new(struct entry *e, key_done_fn done, void *data)
 {
-    struct scheduler *s = e->s;
     struct key_commit *k = MEM_NEW(struct key_commit);
-    *k = (struct key_commit){e, s, done, data};
+    k->e = e;
+    k->s = e->s;
+    k->done = done;
+    k->data = data;
+    scheduler_busy(e->s);
+    return k;
+}
+
+static void key_op(struct key_commit *k, struct arena *a, const char *hash, struct slice gateway,
+                   bool is_revoked)
+{
+    struct scheduler *s = k->s;
+    if (s->o.llm_key_op != NULL && hash != NULL && hash[0] != '\0') {
+        k->ops[k->n++] = s->o.llm_key_op(a, hash, gateway, &k->e->ws, is_revoked, s->o.data);
+    }
+}
+
+static void revoke_op(struct key_commit *k, struct arena *a, const char *hash, struct slice gateway)
+{
+    char key[REVOKE_KEY_MAX];
+    struct buf text = BUF_INIT(1024);
+    struct jsonw w;
+    revoke_key(key, gateway, hash);
+    jsonw_init(&w, &text);
+    jsonw_object(&w);
+    jsonw_kslice(&w, "tenant", k->e->ws.tenant);
+    jsonw_kstr(&w, "workspace_id", k->e->ws.id);
+    jsonw_ki64(&w, "since_ms", now_wall(k->s));
+    jsonw_object_end(&w);
+    k->ops[k->n++] = store_put(slice_str(arena_strdup(a, key)), arena_slice(a, buf_view(&text)));
+    k->gateways[k->n_gateways++] = gateway;
+    buf_fini(&text);
+}
+
+static void key_commit_send(struct key_commit *k)
+{
+    if (k->n > 0) {
+        store_commit(k->s->store, SL("fleet"), k->ops, k->n, on_keys_recorded, k);
+    } else {
+        loop_defer(k->s->loop, on_nothing_recorded, k);
+    }
+}
+
+void llm_key_record(struct entry *e, const char *hash, key_done_fn done, void *data)
+{
     struct arena a = ARENA_INIT;
-    struct store_op ops[2];
-    size_t n = 0;
-    for (size_t i = 0; i < 2 && s->o.llm_key_op != NULL; i++) {
-        if (hashes[i] != NULL && hashes[i][0] != '\0') {
-            ops[n++] = s->o.llm_key_op(&a, hashes[i], &e->ws, is_revoked, s->o.data);
+    struct key_commit *k = key_commit_new(e, done, data);
+    key_op(k, &a, hash, llm_key_gateway(e, NULL), false);
+    key_commit_send(k);
+    arena_fini(&a);
+}
+
+void llm_keys_revoke(struct entry *e, bool all, key_done_fn done, void *data)
+{
+    struct arena a = ARENA_INIT;
+    struct key_commit *k = key_commit_new(e, done, data);
+    const struct fact *f = &e->fact;
+    if (e->old_key_hash != NULL) {
+        key_op(k, &a, e->old_key_hash, f->old_key_gateway, true);
+        if (f->is_old_key_there) {
+            revoke_op(k, &a, e->old_key_hash, f->old_key_gateway);
         }
     }
-    scheduler_busy(s);
-    if (n > 0) {
-        store_commit(s->store, SL("fleet"), ops, n, on_keys_recorded, k);
-    } else {
-        loop_defer(s->loop, on_nothing_recorded, k);
+    if (all && e->ws.llm_key_hash[0] != '\0') {
+        key_op(k, &a, e->ws.llm_key_hash, f->key_gateway, true);
+        if (f->key_state != KEY_NONE) {
+            revoke_op(k, &a, e->ws.llm_key_hash, f->key_gateway);
+        }
     }
+    key_commit_send(k);
+    arena_fini(&a);
+}
+
+/* The key leaves this gateway, not the workspace: only the gateway is to forget it. */
+void llm_key_revoke_there(struct entry *e, key_done_fn done, void *data)
+{
+    struct arena a = ARENA_INIT;
+    struct key_commit *k = key_commit_new(e, done, data);
+    if (e->fact.key_state != KEY_NONE) {
+        revoke_op(k, &a, e->ws.llm_key_hash, e->fact.key_gateway);
+    }
+    key_commit_send(k);
     arena_fini(&a);
 }
 
@@ -299,7 +372,7 @@ void llm_key_forget(struct entry *e, const char *hash)
         return;
     }
     struct arena a = ARENA_INIT;
-    struct store_op op = s->o.llm_key_op(&a, hash, &e->ws, true, s->o.data);
+    struct store_op op = s->o.llm_key_op(&a, hash, SLICE_EMPTY, &e->ws, true, s->o.data);
     op = store_delete(op.key);
     scheduler_busy(s);
     store_commit(s->store, SL("fleet"), &op, 1, on_forgotten, s);

@@ -24,6 +24,20 @@ static void calm(struct draft *d)
     d->fact.retry_at_ms = 0;
 }
 
+/* The secrets hold a new key: the present one becomes the former one. */
+static void key_replace(const struct entry *e, struct draft *d, struct secrets *x)
+{
+    bool is_managed;
+    d->fresh = x;
+    if (x->sealed_key == NULL) {
+        return;
+    }
+    d->fact.old_key_gateway = d->fact.key_gateway;
+    d->fact.is_old_key_there = d->fact.key_state != KEY_NONE;
+    d->fact.key_gateway = llm_key_gateway(e, &is_managed);
+    d->fact.key_state = is_managed ? KEY_SENT : KEY_NONE;
+}
+
 int edit_delete(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
     (void)e;
@@ -79,6 +93,9 @@ int edit_asleep(struct entry *e, struct draft *d, const struct edit *x, struct e
         return EDIT_NOTHING;
     }
     d->fact.is_asleep = true;
+    if (d->fact.key_state == KEY_LIVE) { /* it will be blocked now */
+        d->fact.key_state = KEY_UNSURE;
+    }
     calm(d);
     return 0;
 }
@@ -90,6 +107,9 @@ static void run(struct draft *d)
     d->fact.cause = SUSPEND_NONE;
     d->fact.is_asleep = false;
     d->fact.state = WS_PROVISIONING;
+    if (d->fact.key_state == KEY_BLOCKED) {
+        d->fact.key_state = KEY_UNSURE;
+    }
     calm(d);
 }
 
@@ -170,7 +190,6 @@ int edit_pinned(struct entry *e, struct draft *d, const struct edit *x, struct e
 
 int edit_generation(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
-    (void)e;
     (void)err;
     if (d->fact.wish != WISH_RUNNING) {
         return EDIT_NOTHING;
@@ -182,19 +201,21 @@ int edit_generation(struct entry *e, struct draft *d, const struct edit *x, stru
     if (d->fact.state != WS_FAILED) { /* a slow retry shows itself only when it has got somewhere */
         d->fact.state = WS_PROVISIONING;
     }
-    d->fresh = x->secrets;
+    key_replace(e, d, x->secrets);
     return 0;
 }
 
 int edit_started(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
-    (void)e;
     (void)x;
     (void)err;
     bool moves =
         d->fact.wish == WISH_RUNNING && (d->fact.state == WS_PROVISIONING || d->fact.state == WS_FAILED);
-    if (!moves && d->fact.has_sandbox && d->fact.is_pinned) {
+    if (!moves && d->fact.has_sandbox && d->fact.is_pinned && !e->is_key_live) {
         return EDIT_NOTHING;
+    }
+    if (e->is_key_live) {
+        d->fact.key_state = KEY_LIVE;
     }
     d->fact.has_sandbox = true;
     d->fact.is_pinned = true;
@@ -242,11 +263,59 @@ int edit_failure(struct entry *e, struct draft *d, const struct edit *x, struct 
     return is_same ? EDIT_NOTHING : 0; /* the time of the next retry alone is not worth a commit */
 }
 
+int edit_key_state(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
+{
+    (void)e;
+    (void)err;
+    if (d->fact.key_state == x->key_state) {
+        return EDIT_NOTHING;
+    }
+    d->fact.key_state = x->key_state;
+    if (d->fact.state == WS_READY) { /* the gateway's silence was all that there was to say */
+        calm(d);
+    }
+    return 0;
+}
+
+int edit_key_blocked(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
+{
+    (void)e;
+    (void)x;
+    (void)err;
+    bool is_awake = d->fact.wish != WISH_SUSPENDED; /* it was woken meanwhile: blocked now, to be unblocked */
+    d->fact.key_state = is_awake ? KEY_UNSURE : KEY_BLOCKED;
+    if (!is_awake) {
+        calm(d);
+    }
+    return 0;
+}
+
+int edit_key_moved(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
+{
+    (void)x;
+    (void)err;
+    d->fact.key_gateway = llm_key_gateway(e, NULL);
+    d->fact.key_state = KEY_NONE;
+    return 0;
+}
+
+int edit_key_renewed(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
+{
+    (void)err;
+    if (d->fact.wish != WISH_RUNNING) {
+        return EDIT_NOTHING;
+    }
+    key_replace(e, d, x->secrets);
+    return 0;
+}
+
 int edit_old_key_revoked(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
     (void)x;
     (void)err;
     d->forgets_old_key = true;
+    d->fact.old_key_gateway = SLICE_EMPTY;
+    d->fact.is_old_key_there = false;
     return e->old_key_hash == NULL ? EDIT_NOTHING : 0;
 }
 

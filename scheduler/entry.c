@@ -207,6 +207,9 @@ void entry_take(struct entry *e, const struct draft *d, uint64_t version)
     if (d->fact.generation != e->fact.generation) {
         doubt_reset(e); /* of the former sandbox; how often there is a new one is paced by its failures */
     }
+    if (d->fact.wish != e->fact.wish || d->fact.key_state != e->fact.key_state || d->fresh != NULL) {
+        e->is_key_live = false;
+    }
     e->fact = d->fact;
     e->ws.version = version;
     entry_reason(e, d->reason);

@@ -31,6 +31,16 @@
 
 enum renewal { RENEW_NO, RENEW_SANDBOX, RENEW_CREDENTIALS };
 
+/* What is known of the present LLM key at its gateway; durable before the gateway is asked, so that a crash
+ * never leaves a key there that no record names. */
+enum key_state {
+    KEY_NONE,    /* never sent there */
+    KEY_SENT,    /* may be there */
+    KEY_LIVE,    /* is there and good */
+    KEY_UNSURE,  /* is there, blocked or not */
+    KEY_BLOCKED, /* is there, good for nothing */
+};
+
 /* The durable part that changes. Texts are interned. */
 struct fact {
     enum workspace_wish wish;
@@ -46,6 +56,10 @@ struct fact {
     bool keeps_home;  /* deleting: the home stays */
     int64_t updated_at_ms, ready_at_ms, retry_at_ms;
     uint64_t event_seq;
+    enum key_state key_state;
+    struct slice key_gateway;     /* the gateway that the present LLM key was made for; empty: none */
+    struct slice old_key_gateway; /* … and the one that is still to be revoked */
+    bool is_old_key_there;        /* it may be there */
 };
 
 /* Credentials of one generation: texts, and as they rest in the record. Wiped by secrets_fini. */
@@ -77,6 +91,7 @@ struct edit {
     bool keep_home, is_final;
     int64_t retry_at_ms;
     struct slice provider;
+    enum key_state key_state;
     char *reason;            /* owned by the change; NULL: "" */
     struct secrets *secrets; /* owned by the change */
 };
@@ -117,8 +132,9 @@ struct entry {
     int64_t doubt_ms, doubt_next_ms; /* monotonic: the last one that counted; none is acted on before */
     uint32_t due_at;                 /* place in the heap + 1; 0: not in */
     uint32_t holds;
-    uint16_t failures; /* in a row */
-    uint16_t doubts;   /* in a row; doubt.c */
+    uint16_t failures;     /* in a row */
+    uint16_t doubts;       /* in a row; doubt.c */
+    uint16_t key_failures; /* in a row, while it is ready; llm_key.c */
     uint16_t commit_tries;
     bool is_new;      /* its first commit is under way: not yet there for others */
     bool is_doubtful; /* … and its outcome is unknown */
@@ -126,6 +142,8 @@ struct entry {
     bool is_kicked;       /* look at it again when what is under way has ended */
     bool is_reached;      /* this process has seen its server healthy */
     bool is_attempt_used; /* create may have been called with this attempt */
+    bool is_key_live;     /* the gateway has just confirmed the key; not yet in the record */
+    bool is_key_revoked;  /* deleting: this process has recorded that its keys are to be revoked */
     bool has_doubt;       /* a provider's event waits for doubt_next_ms */
     bool wants_look;      /* the next pass looks though it is at rest */
     bool is_hearsay;      /* … on the word of the edge */
@@ -183,6 +201,7 @@ struct name { /* interned */
 };
 
 struct sweep;
+struct revoker;
 
 struct scheduler {
     struct scheduler_options o;
@@ -210,6 +229,7 @@ struct scheduler {
     size_t n_waits;
     struct workspace_wait *all_waits;
     struct sweep *sweep;
+    struct revoker *revoker;
     struct scheduler_stats stats;
     size_t n_entries;
     /* start */
@@ -289,20 +309,51 @@ void changes_fail(struct entry *e, int code, const char *why);
 /* --- credentials.c --- */
 int env_check(const struct workspace_pair *env, size_t n, struct err *err);
 int labels_check(const struct workspace_pair *labels, size_t n, struct err *err);
-/* New token, and (with_key) a new LLM key. */
-int secrets_new(struct entry *e, bool with_key, struct secrets **ret, struct err *err);
+/* A new token, a new LLM key, or both. */
+struct secrets *secrets_new(struct entry *e, bool with_token, bool with_key);
 void secrets_free(struct secrets *x);
 int token_open(struct entry *e, struct err *err); /* into ws.server_token */
 int llm_key_open(const struct entry *e, char out[LLM_KEY_TEXT_MAX], struct err *err);
 /* The environment of the server, into the arena (contains the key). */
 int server_env(struct entry *e, const struct config_template *t, const char *llm_key, struct arena *a,
                struct sandbox_server *ret);
-/* Records (or revokes) LLM keys in partition fleet. `hashes` may hold NULL. */
 typedef void (*key_done_fn)(struct entry *e, int code, const struct err *err, void *data);
-void llm_keys_record(struct entry *e, const char *const hashes[2], bool is_revoked, key_done_fn done,
-                     void *data);
+/* Records in partition fleet a key that is about to be used. */
+void llm_key_record(struct entry *e, const char *hash, key_done_fn done, void *data);
+/* Marks keys as revoked there: the former one, and (all) the present one. In the same commit: what is still
+ * to be revoked at their gateways; the revoker does the rest. */
+void llm_keys_revoke(struct entry *e, bool all, key_done_fn done, void *data);
+/* The present key is to be revoked at its gateway, because the tenant has left that; it stays valid. */
+void llm_key_revoke_there(struct entry *e, key_done_fn done, void *data);
 void llm_key_forget(struct entry *e,
                     const char *hash); /* it never left: the record is removed, no answer awaited */
+
+/* --- llm_key.c: the present LLM key at its gateway --- */
+enum key_step {
+    KEY_STEP_NONE, /* all is as it should be, or not yet to be changed */
+    KEY_STEP_MOVE, /* the tenant's calls go to another gateway now */
+    KEY_STEP_SEND, /* to be recorded as perhaps there */
+    KEY_STEP_MAKE,
+    KEY_STEP_UNBLOCK,
+    KEY_STEP_RENEW, /* a new server process gets a new key */
+    KEY_STEP_BLOCK,
+};
+enum key_step llm_key_step(const struct entry *e);
+void llm_key_begin(struct entry *e, enum key_step step); /* a pass of its own */
+/* The gateway of the entry's tenant now; empty: none. */
+struct slice llm_key_gateway(const struct entry *e, bool *ret_is_managed);
+
+/* --- revoke.c: keys that are still to be revoked at their gateways --- */
+struct revoker *revoker_new(struct scheduler *s);
+void revoker_start(struct revoker *r);
+void revoker_kick(struct revoker *r, struct slice gateway); /* there is a new one */
+void revoker_reload(struct revoker *r);                     /* what failed may go now */
+size_t revoker_pending(const struct revoker *r);
+void revoker_close(struct revoker *r);
+void revoker_free(struct revoker *r);
+/* The record in partition fleet: "revoke/<gateway>/<hash>". */
+#define REVOKE_KEY_MAX 160
+void revoke_key(char out[REVOKE_KEY_MAX], struct slice gateway, const char *hash);
 
 /* --- places.c --- */
 struct place *place_find(struct scheduler *s, struct slice name);
@@ -329,6 +380,7 @@ struct work {
     struct arena arena;
     char llm_key[LLM_KEY_TEXT_MAX];
     struct secrets *fresh; /* while their hash is being recorded */
+    bool is_key_unblock;   /* llm_key.c: what the gateway was asked */
     /* health.c */
     bool has_timer;
     struct timer timer;
@@ -350,6 +402,7 @@ void work_fail_renew(struct work *w, const char *doing, int code, const struct e
 int64_t work_backoff_ms(struct scheduler *s, unsigned failures);
 /* `done` of a change after which the pass is made anew; `data` is the work. */
 void on_step_saved(struct entry *e, int code, const struct err *err, void *data);
+void remove_keys(struct entry *e); /* removal.c: the first pass of one that is to be deleted */
 void remove_begin(struct work *w); /* removal.c: a pass of one that is to be deleted */
 void reconcile_kick(struct entry *e);
 void reconcile_due(struct entry *e);
@@ -389,6 +442,10 @@ int edit_generation(struct entry *e, struct draft *d, const struct edit *x, stru
 int edit_started(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_ready(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_failure(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
+int edit_key_state(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
+int edit_key_blocked(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
+int edit_key_moved(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
+int edit_key_renewed(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_old_key_revoked(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 int edit_remove(struct entry *e, struct draft *d, const struct edit *x, struct err *err);
 

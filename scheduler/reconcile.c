@@ -241,11 +241,13 @@ static void on_fresh_key_recorded(struct entry *e, int code, const struct err *e
 static void generation_begin(struct work *w)
 {
     struct entry *e = w->e;
-    bool with_key = e->fact.renew == RENEW_CREDENTIALS;
-    (void)secrets_new(e, with_key, &w->fresh, NULL);
+    bool is_managed;
+    (void)llm_key_gateway(e, &is_managed);
+    /* Where keys can be revoked, each server process gets its own. */
+    bool with_key = e->fact.renew == RENEW_CREDENTIALS || (is_managed && e->fact.has_sandbox);
+    w->fresh = secrets_new(e, true, with_key);
     if (with_key) {
-        const char *const hashes[2] = {w->fresh->llm_key_hash, NULL};
-        llm_keys_record(e, hashes, false, on_fresh_key_recorded, w);
+        llm_key_record(e, w->fresh->llm_key_hash, on_fresh_key_recorded, w);
     } else {
         generation_change(w);
     }
@@ -379,7 +381,8 @@ static void work_describe(struct work *w)
 /* --- passes --- */
 bool reconcile_is_at_rest(const struct entry *e)
 {
-    if (e->old_key_hash != NULL) {
+    if (e->old_key_hash != NULL ||
+        (llm_key_step(e) != KEY_STEP_NONE && !(e->fact.state == WS_FAILED && e->fact.is_final))) {
         return false;
     }
     switch (e->fact.wish) {
@@ -444,14 +447,21 @@ static void pass(struct entry *e)
         return;
     }
     if (e->retry_ms > now_mono(s)) {
-        due_set(e, e->retry_ms);
+        due_set(e, e->has_doubt && e->doubt_next_ms < e->retry_ms ? e->doubt_next_ms : e->retry_ms);
         boot_done(e);
         return;
     }
+    if (e->fact.wish == WISH_DELETED && !e->is_key_revoked) {
+        remove_keys(e);
+        return;
+    }
     if (e->old_key_hash != NULL) { /* its sandbox is gone since the generation began */
-        struct work *w = work_new(e, NULL);
-        const char *const hashes[2] = {e->old_key_hash, NULL};
-        llm_keys_record(e, hashes, true, on_old_key_revoked, w);
+        llm_keys_revoke(e, false, on_old_key_revoked, work_new(e, NULL));
+        return;
+    }
+    enum key_step step = llm_key_step(e);
+    if (step != KEY_STEP_NONE && !is_look) {
+        llm_key_begin(e, step);
         return;
     }
     struct place *p = place_find(s, e->fact.provider);
@@ -508,8 +518,10 @@ void reconcile_due(struct entry *e)
         if (e->holds == 0 && now_mono(e->s) >= e->touched_ms + after) {
             const struct edit x = {.cause = SUSPEND_IDLE};
             entry_change(e, edit_suspend, &x, NULL, NULL);
-        } else if (e->work == NULL) {
+        } else if (e->work == NULL && reconcile_is_at_rest(e)) {
             reconcile_rest(e);
+        } else {
+            reconcile_kick(e);
         }
     } else {
         reconcile_kick(e);

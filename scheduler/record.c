@@ -19,6 +19,11 @@ static const char *const cause_names[] = {[SUSPEND_NONE] = "",
                                           [SUSPEND_IDLE] = "idle",
                                           [SUSPEND_OPERATOR] = "operator",
                                           [SUSPEND_BUDGET] = "budget"};
+static const char *const key_names[] = {[KEY_NONE] = "",
+                                        [KEY_SENT] = "sent",
+                                        [KEY_LIVE] = "live",
+                                        [KEY_UNSURE] = "unsure",
+                                        [KEY_BLOCKED] = "blocked"};
 static const char *const renew_names[] = {
     [RENEW_NO] = "", [RENEW_SANDBOX] = "sandbox", [RENEW_CREDENTIALS] = "credentials"};
 
@@ -57,6 +62,10 @@ static void fact_write(struct jsonw *w, const struct fact *f)
     jsonw_ki64(w, "ready_at_ms", f->ready_at_ms);
     jsonw_ki64(w, "retry_at_ms", f->retry_at_ms);
     jsonw_ku64(w, "event_seq", f->event_seq);
+    jsonw_kstr(w, "key_state", key_names[f->key_state]);
+    jsonw_kslice(w, "key_gateway", f->key_gateway.n > 0 ? f->key_gateway : SLICE_EMPTY);
+    jsonw_kslice(w, "old_key_gateway", f->old_key_gateway.n > 0 ? f->old_key_gateway : SLICE_EMPTY);
+    jsonw_kbool(w, "is_old_key_there", f->is_old_key_there);
 }
 
 static const char *text_or_empty(const char *s)
@@ -118,14 +127,19 @@ struct row { /* the record's members as they come */
     int64_t form, created_at_ms, updated_at_ms, ready_at_ms, retry_at_ms;
     uint64_t generation, attempt, event_seq;
     struct slice commit, id, namespace, name, template, provider_asked, user, home_id, reason, wish, cause,
-        state, renew, provider, token, llm_key, llm_key_hash, old_key_hash;
+        state, renew, provider, token, llm_key, llm_key_hash, old_key_hash, key_state, key_gateway,
+        old_key_gateway;
     const struct json *labels, *env;
-    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home;
+    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home, is_old_key_there;
 };
 
 #define ROW(field, type)                                                                                     \
     {                                                                                                        \
 #field, type, true, offsetof(struct row, field)                                                      \
+    }
+#define ROW_LATER(field, type) /* records of the first version do not have it */                             \
+    {                                                                                                        \
+#field, type, false, offsetof(struct row, field)                                                     \
     }
 static const struct json_field rows[] = {
     ROW(form, JF_I64),
@@ -161,6 +175,10 @@ static const struct json_field rows[] = {
     ROW(llm_key, JF_STRING),
     ROW(llm_key_hash, JF_STRING),
     ROW(old_key_hash, JF_STRING),
+    ROW_LATER(key_state, JF_STRING),
+    ROW_LATER(key_gateway, JF_STRING),
+    ROW_LATER(old_key_gateway, JF_STRING),
+    ROW_LATER(is_old_key_there, JF_BOOL),
 };
 
 static int word_read(const char *const *names, size_t n, struct slice s, const char *field, unsigned *ret,
@@ -196,11 +214,12 @@ static int pairs_read(struct arena *a, const struct json *object, size_t max, co
 
 static int fact_read(struct scheduler *s, const struct row *r, struct fact *f, struct err *err)
 {
-    unsigned wish = 0, cause = 0, renew = 0;
+    unsigned wish = 0, cause = 0, renew = 0, key = 0;
     int code;
     if ((code = word_read(wish_names, ARRAY_LEN(wish_names), r->wish, "wish", &wish, err)) < 0 ||
         (code = word_read(cause_names, ARRAY_LEN(cause_names), r->cause, "cause", &cause, err)) < 0 ||
-        (code = word_read(renew_names, ARRAY_LEN(renew_names), r->renew, "renew", &renew, err)) < 0) {
+        (code = word_read(renew_names, ARRAY_LEN(renew_names), r->renew, "renew", &renew, err)) < 0 ||
+        (code = word_read(key_names, ARRAY_LEN(key_names), r->key_state, "key_state", &key, err)) < 0) {
         return code;
     }
     if (workspace_state_parse(r->state, &f->state) < 0 || f->state == WS_ABSENT) {
@@ -221,6 +240,10 @@ static int fact_read(struct scheduler *s, const struct row *r, struct fact *f, s
     f->ready_at_ms = r->ready_at_ms;
     f->retry_at_ms = r->retry_at_ms;
     f->event_seq = r->event_seq;
+    f->key_state = (enum key_state)key;
+    f->key_gateway = scheduler_intern(s, r->key_gateway);
+    f->old_key_gateway = scheduler_intern(s, r->old_key_gateway);
+    f->is_old_key_there = r->is_old_key_there;
     return 0;
 }
 
@@ -269,6 +292,9 @@ static int row_read(struct tenant *t, const struct row *r, uint64_t version, str
     struct entry *e = entry_new(t, r->id, &x);
     arena_fini(&a);
     e->fact = fact;
+    if (r->key_gateway.p == NULL) {
+        e->fact.key_gateway = llm_key_gateway(e, NULL);
+    }
     e->ws.version = version;
     e->ws.created_at_ms = r->created_at_ms;
     e->sealed_token = text_or_null(r->token);
@@ -326,6 +352,7 @@ void entry_replace(struct entry *e, struct entry *by)
         *theirs[i] = NULL;
     }
     memcpy(e->ws.llm_key_hash, by->ws.llm_key_hash, sizeof e->ws.llm_key_hash);
+    e->is_key_live = e->is_key_revoked = false;
     mem_wipe(e->ws.server_token, sizeof e->ws.server_token);
     e->is_reached = false;
     e->is_attempt_used = true;

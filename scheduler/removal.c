@@ -1,6 +1,7 @@
-/* removal: a deleted workspace goes: sandbox, home (unless it is kept), LLM keys, record; in this order, so
+/* removal: a deleted workspace goes: LLM keys, sandbox, home (unless it is kept), record; in this order, so
  * that a crash in between leaves a record that knows what is still to do. Every step may be repeated: what is
- * absent is done. */
+ * absent is done. The keys go first: they are worth money, and a provider that is away would keep them good.
+ * At their gateway they are revoked beside all this (revoke.c): a gateway that is away holds up nothing. */
 #include "scheduler/entry.h"
 
 static void on_removed(struct entry *e, int code, const struct err *err, void *data)
@@ -29,17 +30,16 @@ static void on_keys_revoked(struct entry *e, int code, const struct err *err, vo
 {
     struct work *w = data;
     if (code != 0) {
-        w->place = NULL;
         work_fail(w, "revoke the LLM key", code, err);
         return;
     }
-    entry_change(e, edit_remove, NULL, on_removed, w);
+    e->is_key_revoked = true;
+    work_end(w);
 }
 
-static void delete_record(struct work *w)
+void remove_keys(struct entry *e)
 {
-    const char *const hashes[2] = {w->e->ws.llm_key_hash, w->e->old_key_hash};
-    llm_keys_record(w->e, hashes, true, on_keys_revoked, w);
+    llm_keys_revoke(e, true, on_keys_revoked, work_new(e, NULL));
 }
 
 static void on_home_destroyed(int code, const struct err *err, void *data)
@@ -51,7 +51,7 @@ static void on_home_destroyed(int code, const struct err *err, void *data)
     } else if (code != 0 && code != E_NOT_FOUND) {
         work_fail(w, "destroy home", code, err);
     } else {
-        delete_record(w);
+        entry_change(w->e, edit_remove, NULL, on_removed, w);
     }
 }
 
@@ -64,7 +64,7 @@ static void on_destroyed_for_delete(int code, const struct err *err, void *data)
     } else if (code != 0 && code != E_NOT_FOUND) {
         work_fail(w, "destroy", code, err);
     } else if (w->e->fact.keeps_home) {
-        delete_record(w);
+        entry_change(w->e, edit_remove, NULL, on_removed, w);
     } else {
         struct provider *p = w->place->p;
         p->ops->destroy_home(p, w->e->home_id, w->s->o.timing.call_long_ms, on_home_destroyed, w);

@@ -79,6 +79,7 @@ int scheduler_new(const struct scheduler_options *o, struct scheduler **ret, str
     timer_init(&s->timer, s->loop, on_due_timer, s);
     timer_init(&s->close_timer, s->loop, on_close_deadline, s);
     s->sweep = sweep_new(s);
+    s->revoker = revoker_new(s);
     *ret = s;
     return 0;
 }
@@ -98,6 +99,7 @@ static void start_finish(void *data)
     if (err.code == 0 && !s->is_closing) {
         s->is_started = true;
         sweep_start(s->sweep);
+        revoker_start(s->revoker);
         reconcile_boot(s);
     }
     done(err.code, err.code != 0 ? &err : NULL, start_data);
@@ -157,6 +159,7 @@ void scheduler_reload(struct scheduler *s, struct tenancy *t)
     if (s->is_started && !s->is_closing) {
         load_missing(s);
         reconcile_boot(s);
+        revoker_reload(s->revoker);
     }
 }
 
@@ -165,6 +168,7 @@ static void scheduler_free(struct scheduler *s)
 {
     tenants_free(s);
     sweep_free(s->sweep);
+    revoker_free(s->revoker);
     struct name *n, *next;
     HASH_ITER (hh, s->names, n, next) {
         HASH_DEL(s->names, n);
@@ -250,6 +254,7 @@ void scheduler_close(struct scheduler *s, void (*closed)(void *data), void *data
         entry_disconnect(e);
     }
     sweep_close(s->sweep);
+    revoker_close(s->revoker);
     scheduler_idle(s);
 }
 
@@ -257,4 +262,5 @@ void scheduler_stats(const struct scheduler *s, struct scheduler_stats *ret)
 {
     *ret = s->stats;
     ret->workspaces = s->n_entries;
+    ret->keys_to_revoke = revoker_pending(s->revoker);
 }

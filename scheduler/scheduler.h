@@ -13,6 +13,7 @@
 #include "base/store/store.h"
 #include "config/tenancy.h"
 #include "providers/provider.h"
+#include "scheduler/gateway_keys.h"
 #include "scheduler/workspace.h"
 
 struct scheduler;
@@ -44,8 +45,9 @@ struct scheduler_options {
     unsigned starts_max; /* creates and starts at the providers at one time; 0: 2 × CPUs */
     /* The record of the LLM key: one op for partition "fleet" (billing's shape, wired by the controller,
      * because billing and scheduler's neighbours below do not know each other). */
-    struct store_op (*llm_key_op)(struct arena *a, const char *hash_hex, const struct workspace *ws,
-                                  bool is_revoked, void *data);
+    struct store_op (*llm_key_op)(struct arena *a, const char *hash_hex, struct slice gateway,
+                                  const struct workspace *ws, bool is_revoked, void *data);
+    const struct gateway_keys *gateway_keys; /* outlives the scheduler; NULL: no gateway is known */
     /* Every state change of a workspace (also of its reason), after it is durable; NULL: none. */
     void (*on_change)(const struct workspace *ws, void *data);
     /* For audit: an orphan was removed, etc. `what` is a fixed word. */
@@ -137,6 +139,8 @@ void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, s
 /* Figures for /metrics. */
 struct scheduler_stats {
     uint64_t created, adopted, orphans_removed, retries, provider_errors, conflicts;
+    uint64_t keys_revoked, key_failures; /* at gateways */
+    size_t keys_to_revoke;               /* at gateways; counted anew with every round of the revoker */
     size_t workspaces, by_state[8];
 };
 void scheduler_stats(const struct scheduler *s, struct scheduler_stats *ret);

@@ -56,7 +56,7 @@ static void verified(struct request *rq, const struct store_record *record, cons
     /* another gateway's key is as unknown as none: one gateway learns nothing of another's tenants */
     bool is_known = record->version != 0 &&
                     billing_key_parse(request_arena(rq), record->value, &owner) == 0 &&
-                    slice_eq(owner.gateway, rq->who.gateway->name);
+                    billing_key_is_at(rq->c->tenancy, owner.gateway, owner.tenant, rq->who.gateway->name);
     struct workspace *ws = is_known ? scheduler_find_id(rq->c->scheduler, owner.workspace_id) : NULL;
     bool is_active =
         ws != NULL && !owner.is_revoked && ws->state != WS_DELETING && strcmp(ws->llm_key_hash, hash) == 0;

@@ -45,6 +45,9 @@ READ(read_adopted, f->scheduler.adopted)
 READ(read_orphans, f->scheduler.orphans_removed)
 READ(read_retries, f->scheduler.retries)
 READ(read_provider_errors, f->scheduler.provider_errors)
+READ(read_keys_revoked, f->scheduler.keys_revoked)
+READ(read_keys_to_revoke, f->scheduler.keys_to_revoke)
+READ(read_key_failures, f->scheduler.key_failures)
 
 static const struct metric rows[] = {
     {"reeve_requests_in_flight", "gauge", "Requests that have no answer yet, streams included.",
@@ -75,6 +78,12 @@ static const struct metric rows[] = {
     {"reeve_orphans_removed_total", "counter", "Sandboxes removed that no workspace wanted.", read_orphans},
     {"reeve_scheduler_retries_total", "counter", "Steps tried again.", read_retries},
     {"reeve_provider_errors_total", "counter", "Provider calls that failed.", read_provider_errors},
+    {"reeve_gateway_keys_revoked_total", "counter",
+     "LLM keys whose gateway has confirmed that they are gone.", read_keys_revoked},
+    {"reeve_gateway_keys_to_revoke", "gauge", "LLM keys that are still to be revoked at their gateways.",
+     read_keys_to_revoke},
+    {"reeve_gateway_key_failures_total", "counter",
+     "Calls to gateways' key APIs that failed; they are repeated.", read_key_failures},
 };
 
 static void head(struct buf *out, const char *name, const char *type, const char *help)

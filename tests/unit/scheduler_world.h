@@ -21,6 +21,7 @@
 #include "base/core/id.h"
 #include "base/core/mem.h"
 #include "scheduler/scheduler.h"
+#include "tests/unit/scheduler_gateway.h"
 
 #define CONTROLLER "ctl-test"
 
@@ -66,6 +67,7 @@ struct fake_provider {
     unsigned running_now, starting_max, starting_now;
     int asks;           /* health questions before a new server is up */
     int delay_ms;       /* of every answer, at most */
+    bool keeps_memory;  /* a suspended sandbox keeps its processes */
     bool is_list_empty; /* a short list that looks complete */
 };
 
@@ -92,6 +94,8 @@ struct world {
     struct faulty_store store;
     struct tenancy *tenancy;
     struct fake_provider p[2];
+    struct fake_gateway gw;
+    struct gateway_keys gateway_keys;
     size_t n_providers;
     struct scheduler *s;
     struct seal_key seal;
@@ -287,6 +291,18 @@ static inline int fake_do_create(struct fake_call *c)
     return 0;
 }
 
+static inline void fake_key_check(struct world *w, const char *text)
+{
+    char hash[SHA256_HEX_SIZE];
+    if (!w->gw.is_managed) {
+        return;
+    }
+    sha256_hex(slice_str(text), hash);
+    struct fake_key *k = fake_key_find(&w->gw, w->gw.name, hash);
+    assert_non_null(k); /* invariant: no server starts with a key that its gateway does not take */
+    assert_false(k->is_blocked);
+}
+
 static inline int fake_do_start(struct fake_call *c)
 {
     struct fake_sandbox *x = fake_find(c->p, c->id);
@@ -298,6 +314,7 @@ static inline int fake_do_start(struct fake_call *c)
     }
     if (x->state != SANDBOX_RUNNING) {
         assert_int_equal(fake_running_of(c->p->w, x->workspace), 0); /* invariant: at most one at a time */
+        fake_key_check(c->p->w, c->key);
         x->state = SANDBOX_RUNNING;
         x->starts++;
         x->asks = c->p->asks;
@@ -567,7 +584,14 @@ static void fake_connector_release(struct provider *p, struct connector *c)
     (void)p;
     mem_free(c);
 }
-static const struct provider_ops fake_ops = {.create = fake_create,
+static const struct provider_caps *fake_caps(struct provider *p)
+{
+    static const struct provider_caps keeps = {.suspend_keeps_memory = true, .limits_note = ""};
+    static const struct provider_caps loses = {.suspend_keeps_memory = false, .limits_note = ""};
+    return ((struct fake_provider *)(void *)p)->keeps_memory ? &keeps : &loses;
+}
+static const struct provider_ops fake_ops = {.caps = fake_caps,
+                                             .create = fake_create,
                                              .describe = fake_describe,
                                              .list = fake_list,
                                              .start = fake_start,
@@ -749,10 +773,11 @@ static void faulty_scan(struct store *s, struct slice partition, struct slice pr
 static const struct store_ops faulty_ops = {.commit = faulty_commit, .get = faulty_get, .scan = faulty_scan};
 
 /* --- the controller around it --- */
-static struct store_op world_key_op(struct arena *a, const char *hash_hex, const struct workspace *ws,
-                                    bool is_revoked, void *data)
+static struct store_op world_key_op(struct arena *a, const char *hash_hex, struct slice gateway,
+                                    const struct workspace *ws, bool is_revoked, void *data)
 {
     (void)data;
+    (void)gateway;
     char *key = arena_printf(a, "llmkey/%s", hash_hex);
     char *value = arena_printf(a, "%s %s", is_revoked ? "revoked" : "valid", ws->id);
     return store_put(slice_str(key), slice_str(value));
@@ -784,6 +809,72 @@ static void on_world_started(int code, const struct err *err, void *data)
     }
     w->is_started = true;
 }
+static struct slice gateway_of_tenant(void *data, struct slice tenant, bool *ret_is_managed)
+{
+    struct world *w = data;
+    (void)tenant;
+    *ret_is_managed = w->gw.is_managed;
+    return w->gw.name == NULL ? SLICE_EMPTY : slice_str(w->gw.name);
+}
+static void on_act(void *data)
+{
+    struct fake_act *a = data;
+    struct world *w = a->w;
+    struct fake_gateway *g = &w->gw;
+    struct err err = {0};
+    int code = 0;
+    bool acts = true;
+    if (w->is_dead) {
+        acts = a->epoch == w->epoch && a->epoch != 0 && dice(w, 2) == 0;
+        code = E_CANCELLED;
+    } else if (g->fail_times[a->what] != 0) {
+        g->fail_times[a->what] -= g->fail_times[a->what] > 0;
+        code = E_UPSTREAM;
+        acts = g->acts_anyway;
+    } else if (g->away != NULL && strcmp(g->away, a->gateway) == 0) {
+        code = E_TIMEOUT;
+        acts = false;
+    } else if (g->faults > 0 && dice(w, 100) < (uint64_t)g->faults) {
+        code = E_TIMEOUT;
+        acts = dice(w, 2) == 0;
+    }
+    if (acts) {
+        int done = fake_act_do(g, a);
+        code = code == 0 ? done : code;
+    }
+    if (code != 0) {
+        (void)err_set(&err, code, "%s: 401 scripted", act_names[a->what]);
+    }
+    g->in_flight--;
+    w->outstanding--;
+    a->done(code, code != 0 ? &err : NULL, a->data);
+    timer_free(a->timer);
+    mem_free(a);
+}
+static void gateway_act(void *data, enum gateway_key_act what, const struct gateway_key *key,
+                        gateway_key_done_cb done, void *done_data)
+{
+    struct world *w = data;
+    struct fake_act *a = MEM_NEW(struct fake_act);
+    char hash[SHA256_HEX_SIZE];
+    if (what == GATEWAY_KEY_MAKE) {
+        sha256_hex(slice_str(key->text), hash);
+        assert_string_equal(hash, key->hash);
+        assert_true(key->workspace_id.n > 0 && key->tenant.n > 0);
+    }
+    *a = (struct fake_act){.w = w, .what = what, .done = done, .data = done_data};
+    a->epoch = w->is_dead ? 0 : w->epoch;
+    (void)snprintf(a->gateway, sizeof a->gateway, "%.*s", SL_ARG(key->gateway));
+    (void)snprintf(a->hash, sizeof a->hash, "%s", key->hash);
+    w->gw.acts[what]++;
+    w->outstanding++;
+    w->gw.in_flight++;
+    if (w->gw.in_flight > w->gw.most_in_flight) {
+        w->gw.most_in_flight = w->gw.in_flight;
+    }
+    a->timer = timer_new(&w->loop, on_act, a);
+    timer_start(a->timer, (int64_t)dice(w, 2));
+}
 static inline void world_start(struct world *w)
 {
     struct provider *providers[2] = {&w->p[0].base, &w->p[1].base};
@@ -802,6 +893,7 @@ static inline void world_start(struct world *w)
                                         .timing = w->timing,
                                         .starts_max = 4,
                                         .llm_key_op = world_key_op,
+                                        .gateway_keys = &w->gateway_keys,
                                         .on_change = world_change,
                                         .on_audit = world_audit,
                                         .data = w};
@@ -886,6 +978,8 @@ static inline struct world *world_new(uint64_t seed)
         w->p[i].asks = 2;
         w->p[i].delay_ms = 1;
     }
+    w->gw.w = w;
+    w->gateway_keys = (struct gateway_keys){.of_tenant = gateway_of_tenant, .act = gateway_act, .data = w};
     memset(w->seal.bytes, 7, sizeof w->seal.bytes);
     w->timing = (struct scheduler_timing){.retry_first_ms = 4,
                                           .retry_max_ms = 20,
@@ -921,6 +1015,9 @@ static inline void world_free(struct world *w)
             mem_free(h->id);
             mem_free(h);
         }
+    }
+    while (w->gw.keys != NULL) {
+        fake_key_drop(&w->gw, w->gw.keys);
     }
     bool is_closed = false;
     store_close(w->memory, on_done_flag, &is_closed);

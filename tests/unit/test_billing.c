@@ -458,20 +458,41 @@ static void test_fleet_resolution_fails(void **state)
     assert_int_equal(suspense(f, "", 100), 0);
 }
 
+static void post_at(struct fixture *f, const char *gateway, const struct mixed_event *e)
+{
+    struct buf body = BUF_INIT(10000);
+    body_of(&body, e, 1);
+    post_start(f, gateway, buf_view(&body));
+    until(f, &f->is_done);
+    buf_fini(&body);
+}
+
 static void test_keys_of_other_gateways_and_tenants(void **state)
 {
     struct fixture *f = *state;
-    key_put(f, 0, "gw2");
-    post(f, &plain_call, 1);
+    key_put(f, 0, "gw");
+    post_at(f, "gw2", &plain_call);
     assert_answer(f, 0, 0, "unknown_key");
     assert_non_null(strstr(f->batch.detail, "another gateway"));
-    struct buf body = BUF_INIT(10000);
-    body_of(&body, &plain_call, 1);
-    post_start(f, "gw2", buf_view(&body));
-    until(f, &f->is_done);
+    post_at(f, "gw", &plain_call);
     assert_answer(f, 1, 0, "");
     assert_int_equal(suspense(f, "", 100), 1);
-    buf_fini(&body);
+}
+
+/* A tenant whose calls went to gw2 when its key was made, and go to gw now: both know it, each counts its
+ * own. */
+static void test_tenant_that_changed_gateways(void **state)
+{
+    struct fixture *f = *state;
+    key_put(f, 0, "gw2");
+    post_at(f, "gw", &plain_call);
+    assert_answer(f, 1, 0, "");
+    post_at(f, "gw2", &plain_call); /* reported late: another gateway's id is another event */
+    assert_answer(f, 1, 0, "");
+    post_at(f, "gw", &plain_call);
+    assert_answer(f, 0, 1, "");
+    assert_int_equal(suspense(f, "", 100), 0);
+    assert_amount(budget(f, "acme", "month", "").spent, "0.009036", "spent");
 }
 
 static void test_price_comes_later(void **state)
@@ -764,6 +785,7 @@ int main(void)
         ON_BOTH(test_unknown_key_becomes_known),
         ON_BOTH(test_fleet_resolution_fails),
         ON_BOTH(test_keys_of_other_gateways_and_tenants),
+        ON_BOTH(test_tenant_that_changed_gateways),
         ON_BOTH(test_price_comes_later),
         ON_BOTH(test_price_goes_away),
         ON_BOTH(test_horizon),

@@ -1089,6 +1089,11 @@ static bool sim_is_settled(struct world *w, void *data)
             (ws->wish == WISH_SUSPENDED && ws->reason[0] != '\0')) {
             return false;
         }
+        struct fake_key *k = fake_key_find(&w->gw, "litellm", ws->llm_key_hash);
+        bool is_good = k != NULL && !k->is_blocked;
+        if (w->gw.is_managed && is_good != (ws->wish == WISH_RUNNING)) {
+            return false;
+        }
         struct fake_sandbox *x = sandbox_of(w, ws);
         if (ws->wish == WISH_RUNNING && (x == NULL || x->state != SANDBOX_RUNNING)) {
             scheduler_suspect(w->s, all[i]); /* it died and nobody has said so: traffic would */
@@ -1102,12 +1107,13 @@ static bool sim_is_settled(struct world *w, void *data)
             there++;
         }
     }
-    return there == wanted && w->outstanding == 0;
+    return there == wanted && w->outstanding == 0 && fake_keys_at(&w->gw, "litellm") <= n &&
+           read_scan(w, "fleet", "revoke/").n == 0;
 }
 
 static void sim_end(struct world *w)
 {
-    w->p[0].faults = w->p[1].faults = 0;
+    w->p[0].faults = w->p[1].faults = w->gw.faults = 0;
     w->store.lose_percent = 0;
     run_ms(w, 20);                      /* what was just asked for gets into the store */
     run_while(w, sim_is_settled, NULL); /* everything gets where it should, no surplus is left */
@@ -1151,11 +1157,15 @@ static void simulate(uint64_t seed, int steps)
     struct world *w = world_new(seed);
     w->p[0].asks = 1;
     w->is_simulation = true;
+    w->gw.name = "litellm";
+    w->gw.is_managed = seed % 3 != 0;
+    w->p[0].keeps_memory = seed % 2 == 0;
     for (int i = 0; i < steps; i++) {
         if (i % 50 == 0) {
             w->p[0].faults = (int)dice(w, 4) * 8;
             w->p[1].faults = (int)dice(w, 4) * 8;
             w->store.lose_percent = dice(w, 3) == 0 ? 5 : 0;
+            w->gw.faults = (int)dice(w, 4) * 8;
         }
         sim_step(w);
         if (dice(w, 3) == 0) {
