@@ -250,20 +250,8 @@ static void batch_run(void *data)
         batch_split(x);
 }
 
-static dialect_parse dialect_of(const struct config_gateway *g)
-{
-    switch (g->kind) {
-    case GATEWAY_BUILTIN: /* Reeve's own gateway reports in Reeve's own dialect, from inside */
-    case GATEWAY_PLAIN:
-        return plain_parse;
-    case GATEWAY_LITELLM:
-    default:
-        return NULL;
-    }
-}
-
-void billing_usage_post(struct billing *b, const struct config_gateway *g, struct slice body,
-                        billing_batch_cb cb, void *data)
+void batch_start(struct billing *b, const struct dialect *d, struct slice gateway, struct slice kept,
+                 const struct err *refused, billing_batch_cb cb, void *data)
 {
     struct batch *x = MEM_NEW(struct batch);
     x->billing = billing_ref(b);
@@ -273,18 +261,16 @@ void billing_usage_post(struct billing *b, const struct config_gateway *g, struc
     x->cb = cb;
     x->data = data;
     struct event_batch events = {NULL, 0};
-    dialect_parse parse = dialect_of(g);
-    int rc = parse == NULL ? err_set(&x->err, E_NOT_IMPLEMENTED,
-                                     "gateway %.*s: reports of its kind are not understood", SL_ARG(g->name))
-                           : parse(&x->arena, arena_slice(&x->arena, g->name), body, &events, &x->err);
-    if (rc == 0 && b->n_batches >= BATCHES_MAX)
+    if (refused->code != 0)
+        x->err = *refused;
+    else
+        (void)d->parse(&x->arena, arena_slice(&x->arena, gateway), kept, &events, &x->err);
+    x->is_malformed = x->err.code != 0;
+    if (x->err.code == E_SYNTAX)
+        x->err.code = E_INVALID; /* one word for "the body is not what it should be" */
+    if (x->err.code == 0 && b->n_batches >= BATCHES_MAX)
         err_set(&x->err, E_UNAVAILABLE, "%d batches are on their way: send it again", BATCHES_MAX);
     b->n_batches++;
-    if (rc != 0) {
-        x->is_malformed = true;
-        if (rc == E_SYNTAX)
-            x->err.code = E_INVALID; /* one word for "the body is not what it should be" */
-    }
     x->n = events.n;
     x->items = arena_zalloc(&x->arena, (x->n + 1) * sizeof(*x->items));
     for (size_t i = 0; i < x->n; i++)

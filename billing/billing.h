@@ -63,7 +63,18 @@ struct billing_batch_answer {
     const struct err *err;
 };
 typedef void (*billing_batch_cb)(const struct billing_batch_answer *a, void *data);
-/* The body of POST /v1/gateways/{gateway}/usage in the gateway's dialect (plain: docs/billing.md). Copied. */
+/* The body of POST /v1/gateways/{gateway}/usage in the gateway's dialect (docs/billing.md, docs/litellm.md),
+ * piece by piece: of what the dialect does not need (prompts, answers) nothing is kept. `g` must live until
+ * it is posted or freed. */
+struct billing_report;
+struct billing_report *billing_report_new(struct billing *b, const struct config_gateway *g);
+void billing_report_free(struct billing_report *r);                /* NULL is fine */
+uint64_t billing_report_bytes_max(const struct billing_report *r); /* of a body as it comes, packed or not */
+/* 0; or what the post would end with: E_SYNTAX, E_TOO_LARGE, E_NOT_IMPLEMENTED. */
+int billing_report_feed(struct billing_report *r, struct slice bytes, struct err *err);
+/* The body is complete. Frees the report. */
+void billing_report_post(struct billing_report *r, billing_batch_cb cb, void *data);
+/* All of it at once. Copied. */
 void billing_usage_post(struct billing *b, const struct config_gateway *g, struct slice body,
                         billing_batch_cb cb, void *data);
 

@@ -68,15 +68,28 @@ int key_unescape(struct buf *out, struct slice part)
  * list makes every repetition of an older event a conflict. */
 static void facts_hash(const struct event *e, char out[SHA256_HEX_SIZE])
 {
-    char text[MODEL_NAME_MAX + EVENT_CALL_TYPE_MAX + 256];
+    char text[MODEL_NAME_MAX + EVENT_CALL_TYPE_MAX + EVENT_EXTRA_MAX + 256];
     struct buf b = BUF_INIT(sizeof(text));
     (void)buf_printf(&b, "1\n%zu:%.*s\n%lld\n", e->model.n, SL_ARG(e->model), (long long)e->time_ms);
     for (int k = 0; k < TOKEN_KINDS; k++)
         (void)buf_printf(&b, "%llu\n", (unsigned long long)e->tokens[k]);
     (void)buf_printf(&b, "%d\n%zu:%.*s", (int)e->status, e->call_type.n, SL_ARG(e->call_type));
+    if (e->extra.n > 0)
+        (void)buf_printf(&b, "\n%zu:%.*s", e->extra.n, SL_ARG(e->extra));
     must(!b.is_full);
     sha256_hex(buf_view(&b), out);
     buf_fini(&b);
+}
+
+bool key_hash_is_valid(struct slice s)
+{
+    if (s.n != SHA256_HEX_SIZE - 1)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+            return false;
+    }
+    return true;
 }
 
 void event_finish(struct arena *a, struct event *e)

@@ -10,6 +10,7 @@
 
 #define EVENT_ID_MAX        200 /* bytes */
 #define EVENT_CALL_TYPE_MAX 64
+#define EVENT_EXTRA_MAX     200 /* bytes of text */
 #define EVENT_TOKENS_MAX    UINT64_C(1000000000000)
 #define EVENT_COST_MAX      48 /* bytes of a gateway's own figure */
 #define EVENT_KIND          "model_call"
@@ -32,6 +33,9 @@ struct event {
     uint64_t tokens[TOKEN_KINDS];
     enum event_status status;
     struct slice call_type; /* "" when not said */
+    /* What was used or asked for beyond tokens at their usual prices ("web_search_requests 2"); "" when
+     * nothing. No price covers it, so the event waits in suspense, its tokens counted. */
+    struct slice extra;
     /* not facts: said about the event, may differ in a repetition */
     struct slice model_group; /* the name that the caller used for the model; "" when not said */
     struct slice provider;    /* "" when not said */
@@ -43,6 +47,9 @@ struct event {
     struct slice dedupe_key;     /* "ev/" + identity */
     struct slice suspense_key;   /* "suspense/" + identity + "/" + facts */
 };
+
+/* 64 lower-case hex digits. */
+bool key_hash_is_valid(struct slice s);
 
 /* Fills in what is derived, once all else is set. */
 void event_finish(struct arena *a, struct event *e);
@@ -76,11 +83,17 @@ struct event_batch {
     struct event *events;
     size_t n;
 };
-/* A gateway's body to events (in `a`), one for each in the body and in its order. 0, or E_INVALID / E_SYNTAX
- * / E_TOO_LARGE for the body as a whole. */
-typedef int (*dialect_parse)(struct arena *a, struct slice gateway, struct slice body,
-                             struct event_batch *ret, struct err *err);
-int plain_parse(struct arena *a, struct slice gateway, struct slice body, struct event_batch *ret,
-                struct err *err);
+/* How one kind of gateway reports. What came of its body (see `rows`) becomes events in `a`, one for each in
+ * the body and in its order. parse: 0, or E_INVALID / E_SYNTAX / E_TOO_LARGE for the body as a whole. */
+struct sieve_row;
+struct dialect {
+    const struct sieve_row *rows; /* what is kept of a body, as base/core/sieve.h has it; NULL: all */
+    uint64_t bytes_max;           /* of a body as it comes */
+    size_t kept_max;              /* bytes */
+    size_t events_max;
+    int (*parse)(struct arena *a, struct slice gateway, struct slice kept, struct event_batch *ret,
+                 struct err *err);
+};
+extern const struct dialect plain_dialect, litellm_dialect;
 
 #endif

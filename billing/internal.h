@@ -91,6 +91,10 @@ struct batch {
     billing_batch_cb cb;
     void *data;
 };
+/* A report that has come: `kept` is what its dialect kept of it. With refused->code set it is answered with
+ * that. */
+void batch_start(struct billing *b, const struct dialect *d, struct slice gateway, struct slice kept,
+                 const struct err *refused, billing_batch_cb cb, void *data);
 /* A part has ended; code 0 or why the whole batch must be sent again. */
 void batch_part_done(struct batch *x, int code, const struct err *err);
 

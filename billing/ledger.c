@@ -326,6 +326,8 @@ static struct outcome event_decide(struct posting *p, const struct item *it, con
                      strcmp(missing, "model") == 0
                          ? "the price file has no such model"
                          : arena_printf(&p->batch->arena, "the model has no price for %s", missing));
+    else if (e->extra.n > 0)
+        o = rejected("unpriced", arena_printf(&p->batch->arena, "no price covers: %.*s", SL_ARG(e->extra)));
     bool is_countable = rc == 0 && !it->is_overflow;
     if (o.kind == OUTCOME_POSTED) {
         event_post(p, it, k, &cost);

@@ -11,7 +11,7 @@
 #include "base/core/mem.h"
 #include "billing/billing.h"
 
-#define BODY_MAX (4u << 20)
+#define BODY_MAX ((size_t)4 << 20)
 
 struct plain_event {
     struct slice id, key_hash, model, time, status, call_type, cost;
@@ -37,17 +37,6 @@ static const struct json_field token_rows[] = {
     {"cache_read", JF_U64, false, TOKENS_CACHE_READ * sizeof(uint64_t)},
     {"cache_write", JF_U64, false, TOKENS_CACHE_WRITE * sizeof(uint64_t)},
 };
-
-static bool is_key_hash(struct slice s)
-{
-    if (s.n != SHA256_HEX_SIZE - 1)
-        return false;
-    for (size_t i = 0; i < s.n; i++) {
-        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
-            return false;
-    }
-    return true;
-}
 
 /* Not parsed into an amount: it is kept as the gateway wrote it, for reconciliation, and nothing is computed
  * from it. */
@@ -104,7 +93,7 @@ static int event_parse(struct arena *a, const char *path, const struct json *j, 
         rc = text_check(path, "call_type", p.call_type, EVENT_CALL_TYPE_MAX, err);
     if (rc != 0)
         return rc;
-    if (!is_key_hash(p.key_hash))
+    if (!key_hash_is_valid(p.key_hash))
         return err_set(err, E_INVALID,
                        "%s.key_hash: expected the SHA-256 of the key as 64 lower-case hex digits", path);
     if (time_parse(p.time, &e->time_ms) != 0)
@@ -150,8 +139,8 @@ static int events_parse(struct arena *a, struct slice gateway, const struct json
     return 0;
 }
 
-int plain_parse(struct arena *a, struct slice gateway, struct slice body, struct event_batch *ret,
-                struct err *err)
+static int plain_parse(struct arena *a, struct slice gateway, struct slice body, struct event_batch *ret,
+                       struct err *err)
 {
     static const struct json_field rows[] = {{"events", JF_ARRAY, true, 0}};
     static const struct json_limits limits = {.bytes_max = BODY_MAX, .depth_max = 8, .nodes_max = 40000};
@@ -169,3 +158,5 @@ int plain_parse(struct arena *a, struct slice gateway, struct slice body, struct
     json_free(root);
     return rc;
 }
+
+const struct dialect plain_dialect = {NULL, BODY_MAX, BODY_MAX, BILLING_BATCH_MAX, plain_parse};

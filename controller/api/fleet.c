@@ -90,7 +90,7 @@ static void openapi_operation(struct jsonw *w, const struct route *r)
     jsonw_object(w);
     jsonw_kstr(w, "summary", r->summary);
     openapi_parameters(w, r);
-    if ((r->flags & (ROUTE_BODY_JSON | ROUTE_BODY_RAW)) != 0) {
+    if ((r->flags & (ROUTE_BODY_JSON | ROUTE_BODY_STREAM)) != 0) {
         jsonw_key(w, "requestBody");
         jsonw_object(w);
         jsonw_kbool(w, "required", (r->flags & ROUTE_BODY_OPTIONAL) == 0);

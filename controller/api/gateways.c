@@ -1,18 +1,36 @@
 /* gateways: what a gateway says to us, authenticated by its own secret: usage, and "whose key is this?". */
+#include "base/core/log.h"
 #include "base/core/mem.h"
+#include "controller/edge/intake.h"
+#include "controller/edge/llmkey.h"
 #include "controller/edge/route.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define USAGE_BODY_MAX ((size_t)4 * 1024 * 1024)
+#define ANSWER_MAX ((size_t)16 << 20) /* every event of a batch rejected, at length */
 
 /* --- usage --- */
+
+/* Gateways seldom read the answer, and what is invalid is kept nowhere else. */
+static void invalid_note(const struct request *rq, const struct billing_batch_answer *a)
+{
+    const char *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < a->n_rejected; i++) {
+        if (strcmp(a->rejected[i].code, "invalid") != 0)
+            continue;
+        first = n++ == 0 ? a->rejected[i].detail : first;
+    }
+    if (n > 0)
+        log_warn("usage.invalid", LF_SLICE("gateway", rq->who.gateway->name), LF_INT("events", n),
+                 LF_STR("first", first));
+}
 
 static void on_posted(const struct billing_batch_answer *a, void *data)
 {
     struct request *rq = request_release(data, NULL);
-    struct buf out = BUF_INIT((size_t)1024 * 1024);
+    struct buf out = BUF_INIT(ANSWER_MAX);
     struct jsonw w;
     if (rq == NULL) {
         buf_fini(&out);
@@ -22,6 +40,7 @@ static void on_posted(const struct billing_batch_answer *a, void *data)
         request_error(rq, a->err);
         return;
     }
+    invalid_note(rq, a);
     jsonw_init(&w, &out);
     jsonw_object(&w);
     jsonw_ku64(&w, "accepted", a->accepted);
@@ -41,55 +60,56 @@ static void on_posted(const struct billing_batch_answer *a, void *data)
     buf_fini(&out);
 }
 
+static int on_bytes(struct slice bytes, void *data, struct err *err)
+{
+    return billing_report_feed(data, bytes, err);
+}
+
+static void on_gone(void *data)
+{
+    billing_report_free(data);
+}
+
+static void on_end(struct request *rq, void *data)
+{
+    billing_report_post(data, on_posted, request_hold(rq, NULL));
+}
+
+static const struct intake_events report_events = {on_bytes, on_end, on_gone};
+
 static void post_usage(struct request *rq)
 {
-    billing_usage_post(rq->c->billing, rq->who.gateway, rq->body, on_posted, request_hold(rq, NULL));
+    struct billing_report *r = billing_report_new(rq->c->billing, rq->who.gateway);
+    intake_start(rq, billing_report_bytes_max(r), &report_events, r);
 }
 
 /* --- keys/verify --- */
 
-static void verified(struct request *rq, const struct store_record *record, const char *hash)
+static void verified(struct request *rq, int code, const struct llmkey *key, const struct err *err,
+                     void *data)
 {
-    struct billing_key_owner owner;
     struct buf out = BUF_INIT(16384);
     struct jsonw w;
-    /* another gateway's key is as unknown as none: one gateway learns nothing of another's tenants */
-    bool is_known = record->version != 0 &&
-                    billing_key_parse(request_arena(rq), record->value, &owner) == 0 &&
-                    billing_key_is_at(rq->c->tenancy, owner.gateway, owner.tenant, rq->who.gateway->name);
-    struct workspace *ws = is_known ? scheduler_find_id(rq->c->scheduler, owner.workspace_id) : NULL;
-    bool is_active =
-        ws != NULL && !owner.is_revoked && ws->state != WS_DELETING && strcmp(ws->llm_key_hash, hash) == 0;
+    if (code != 0) {
+        request_error(rq, err);
+        return;
+    }
     jsonw_init(&w, &out);
     jsonw_object(&w);
-    jsonw_kbool(&w, "valid", is_active);
-    jsonw_kstr(&w, "key_hash", hash);
-    if (is_known) {
-        jsonw_kbool(&w, "revoked", owner.is_revoked || !is_active);
-        jsonw_kslice(&w, "tenant", owner.tenant);
-        jsonw_kslice(&w, "namespace", owner.namespace);
-        jsonw_kslice(&w, "workspace", owner.workspace);
-        jsonw_kslice(&w, "workspace_id", owner.workspace_id);
-        if (owner.user.n > 0)
-            jsonw_kslice(&w, "user", owner.user);
+    jsonw_kbool(&w, "valid", key->is_active);
+    jsonw_kstr(&w, "key_hash", data);
+    if (key->is_known) {
+        jsonw_kbool(&w, "revoked", !key->is_active);
+        jsonw_kslice(&w, "tenant", key->owner.tenant);
+        jsonw_kslice(&w, "namespace", key->owner.namespace);
+        jsonw_kslice(&w, "workspace", key->owner.workspace);
+        jsonw_kslice(&w, "workspace_id", key->owner.workspace_id);
+        if (key->owner.user.n > 0)
+            jsonw_kslice(&w, "user", key->owner.user);
     }
     jsonw_object_end(&w);
     request_json(rq, 200, buf_view(&out), NULL, 0);
     buf_fini(&out);
-}
-
-static void on_key_record(int code, const struct store_record *r, size_t n, bool has_more,
-                          const struct err *err, void *data)
-{
-    void *hash;
-    struct request *rq = request_release(data, &hash);
-    (void)has_more;
-    if (rq == NULL)
-        return;
-    if (code != 0 || n != 1)
-        request_error(rq, err);
-    else
-        verified(rq, r, hash);
 }
 
 static void verify_key(struct request *rq)
@@ -121,15 +141,12 @@ static void verify_key(struct request *rq)
         memcpy(hash, in.key_hash.p, SHA256_HEX_SIZE - 1);
     }
     buf_fini(&raw);
-    char name[128];
-    billing_key_name(hash, name);
-    struct slice keys[] = {slice_str(name)};
-    store_get(rq->c->store, SL("fleet"), keys, 1, on_key_record, request_hold(rq, hash));
+    llmkey_find(rq, hash, verified, hash);
 }
 
 static const struct route rows[] = {
-    {"POST", "/v1/gateways/{gateway}/usage", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_RAW, USAGE_BODY_MAX,
-     post_usage, "Report usage in the gateway's own dialect", NULL, 200},
+    {"POST", "/v1/gateways/{gateway}/usage", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_STREAM, 0, post_usage,
+     "Report usage in the gateway's own dialect", NULL, 200},
     {"POST", "/v1/gateways/{gateway}/keys/verify", ROUTE_GATEWAY, ROLE_NONE, ROUTE_BODY_JSON, 0, verify_key,
      "Whose LLM key is this?", NULL, 200},
 };

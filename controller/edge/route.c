@@ -10,13 +10,9 @@
 
 #define BODY_MAX_DEFAULT (256 * 1024)
 
-const struct route_set *const route_sets[] = {&routes_workspaces,
-                                              &routes_billing,
-                                              &routes_budgets,
-                                              &routes_gateways,
-                                              &routes_keys,
-                                              &routes_fleet,
-                                              NULL};
+const struct route_set *const route_sets[] = {
+    &routes_workspaces, &routes_billing, &routes_budgets, &routes_gateways,
+    &routes_admission,  &routes_keys,    &routes_fleet,   NULL};
 
 bool route_match(const char *pattern, struct slice path, struct slice params[REQUEST_PARAMS_MAX])
 {
@@ -180,7 +176,7 @@ static void dispatch(struct request *rq, const struct http_request *r)
     if (!authorise(rq) || !query_is_known(rq))
         return;
     size_t max = rq->route->body_max != 0 ? rq->route->body_max : BODY_MAX_DEFAULT;
-    if ((rq->route->flags & (ROUTE_BODY_JSON | ROUTE_BODY_RAW)) != 0)
+    if ((rq->route->flags & ROUTE_BODY_JSON) != 0)
         exchange_body_collect(rq->ex, max, on_body, rq);
     else
         act(rq);

@@ -16,7 +16,7 @@ enum route_authority {
 enum route_flags {
     ROUTE_BODY_JSON = 1,       /* collected and parsed */
     ROUTE_BODY_OPTIONAL = 2,   /* may be empty */
-    ROUTE_BODY_RAW = 4,        /* collected, not parsed */
+    ROUTE_BODY_STREAM = 4,     /* taken by the handler, piece by piece (intake.h) */
     ROUTE_NAMESPACE_FIRST = 8, /* the first parameter is a namespace, the second a workspace's name: checked,
                                   and 404 when the principal may not touch the namespace */
 };
@@ -39,8 +39,8 @@ struct route_set {
     const struct route *rows;
     size_t n;
 };
-extern const struct route_set routes_workspaces, routes_gateways, routes_billing, routes_budgets, routes_keys,
-    routes_fleet;
+extern const struct route_set routes_workspaces, routes_gateways, routes_admission, routes_billing,
+    routes_budgets, routes_keys, routes_fleet;
 
 /* All sets; ends with {NULL, 0}. */
 extern const struct route_set *const route_sets[];

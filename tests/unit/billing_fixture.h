@@ -248,6 +248,7 @@ static inline struct tenancy *tenancy_of(struct fixture *f, const char *prices, 
                          "gateways:\n"
                          "  gw: {kind: plain, url: \"http://127.0.0.1:4000\", secret: file:secret}\n"
                          "  gw2: {kind: plain, url: \"http://127.0.0.1:4001\", secret: file:secret}\n"
+                         "  lite: {kind: litellm, url: \"http://127.0.0.1:4002\", secret: file:secret}\n"
                          "prices: {file: prices.yaml, unpriced: deny}\n"
                          "templates: {coding: {providers: [local]}}\n"
                          "tenants:\n  acme:\n    gateway: gw\n    templates: [coding]\n");
