@@ -49,6 +49,7 @@ struct act {
     enum phase phase;
     char hash[SHA256_HEX_SIZE];
     char *url;        /* the gateway's */
+    char *ca_pem;     /* who may vouch for it; "": the system's list */
     char *authorize;  /* "Authorization: Bearer …" */
     char *body;       /* of the first call; holds the key's text */
     char *text;       /* the key's; NULL unless it is made */
@@ -109,6 +110,7 @@ static void act_end(void *data)
     struct litellm_keys *k = a->k;
     a->done(a->code, a->code != 0 ? &a->err : NULL, a->data);
     mem_free(a->url);
+    mem_free(a->ca_pem);
     secret_free(a->authorize);
     secret_free(a->body);
     secret_free(a->text);
@@ -398,6 +400,7 @@ static void act_call(struct act *a)
     const struct curl_options o = {.method = is_info ? "GET" : "POST",
                                    .url = buf_cstr(&url),
                                    .headers = headers,
+                                   .ca_pem = slice_str(a->ca_pem),
                                    .body = is_info                     ? SLICE_NULL
                                            : a->phase == PHASE_UNBLOCK ? buf_view(&body)
                                                                        : slice_str(a->body),
@@ -483,6 +486,7 @@ void litellm_keys_act(struct litellm_keys *k, struct slice name, const struct co
     (void)buf_printf(&header, "Authorization: Bearer %.*s", SL_ARG(config->admin_key));
     a->gate = g;
     a->url = mem_strndup(config->url.p, config->url.n);
+    a->ca_pem = mem_strndup(config->ca_pem.n > 0 ? config->ca_pem.p : "", config->ca_pem.n);
     a->authorize = mem_strdup(buf_cstr(&header));
     a->body = body_make(act, key);
     a->text = act == LITELLM_KEY_MAKE ? mem_strdup(key->text) : NULL;

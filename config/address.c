@@ -89,21 +89,15 @@ static bool is_host(struct slice s)
     return true;
 }
 
-int url_check(struct slice s, bool is_https_ok, struct slice *ret, struct err *err)
+int url_check(struct slice s, struct slice *ret, struct err *err)
 {
     struct slice rest = s;
     if (slice_starts(s, SL("http://")))
         rest = slice_from(s, 7);
-    else if (slice_starts(s, SL("https://")) && is_https_ok)
-        rest = slice_from(s, 8);
     else if (slice_starts(s, SL("https://")))
-        return err_set(
-            err, E_INVALID,
-            "`https://` gateways are not supported by this version: use `http://` to a gateway on this "
-            "machine or behind a local TLS proxy");
+        rest = slice_from(s, 8);
     else
-        return err_set(err, E_INVALID, "expected a URL that begins with `http://`%s",
-                       is_https_ok ? " or `https://`" : "");
+        return err_set(err, E_INVALID, "expected a URL that begins with `http://` or `https://`");
     for (size_t i = 0; i < s.n; i++)
         if ((unsigned char)s.p[i] <= ' ' || (unsigned char)s.p[i] > '~' ||
             strchr("\"<>\\^`{|}", s.p[i]) != NULL)

@@ -8,8 +8,8 @@
 /* "127.0.0.1:8700", "[::1]:8700", "localhost:0" or "unix:path". Loopback only, because this version serves no
  * TLS. 0, or E_INVALID with a sentence. */
 int listen_check(struct slice s, struct err *err);
-/* scheme://host[:port][/path] without user, query and fragment; https only when `is_https_ok`. *ret is
- * without '/' at the end. 0, or E_INVALID with a sentence. */
-int url_check(struct slice s, bool is_https_ok, struct slice *ret, struct err *err);
+/* http or https://host[:port][/path] without user, query and fragment. *ret is without '/' at the end. 0, or
+ * E_INVALID with a sentence. */
+int url_check(struct slice s, struct slice *ret, struct err *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/core/certificate.h"
 #include "base/core/clock.h"
 #include "base/core/mem.h"
 #include "config/address.h"
@@ -113,7 +114,7 @@ static void build_public_url(struct build *b)
 {
     struct slice url = node_text(b->root, "public_url");
     if (url.p != NULL) {
-        (void)url_check(url, true, &b->t->public_url, NULL); /* reported when it is none */
+        (void)url_check(url, &b->t->public_url, NULL); /* reported when it is none */
         return;
     }
     b->t->public_url = SLICE_EMPTY;
@@ -270,6 +271,29 @@ static void read_admin_key(struct build *b, const struct yaml_node *n, struct co
         (void)secret_resolve(b->source, key, &b->t->arena, &g->admin_key); /* it reports itself */
 }
 
+/* The text is kept, so that what was checked is what is used. */
+static void read_ca(struct build *b, const struct yaml_node *n, struct config_gateway *g)
+{
+    struct buf text;
+    struct err err = {0};
+    STACK_OF(X509) *all = NULL;
+    if (n == NULL || n->text.n == 0 || n->text.n > setting_find("gateways.*.ca")->max)
+        return; /* absent or reported */
+    if (slice_starts(g->url, SL("http://")))
+        source_complain(b->source, n, NULL, "`ca` is of no use with `http://`: expected an `https://` URL");
+    if (source_read(source_path(b->source, &b->t->arena, n->text).p, CERTIFICATE_FILE_MAX, &text, &err) !=
+        0) {
+        source_complain(b->source, n, NULL, "cannot read `%s`: %s", SHOW(n->text), err.msg);
+        return;
+    }
+    if (certificates_parse(buf_view(&text), &all, &err) != 0)
+        source_complain(b->source, n, NULL, "`%s`: %s", SHOW(n->text), err.msg);
+    else
+        g->ca_pem = arena_slice(&b->t->arena, buf_view(&text));
+    certificates_free(all);
+    buf_fini(&text);
+}
+
 static void build_gateways(struct build *b)
 {
     const struct yaml_node *all = node_child(b->root, "gateways", YAML_MAP);
@@ -285,7 +309,8 @@ static void build_gateways(struct build *b)
         if (!slice_eq_str(kind, "plain") && !slice_eq_str(kind, "litellm"))
             continue; /* reported */
         g->kind = slice_eq_str(kind, "litellm") ? GATEWAY_LITELLM : GATEWAY_PLAIN;
-        (void)url_check(node_text(n, "gateways.*.url"), false, &g->url, NULL); /* reported when it is none */
+        (void)url_check(node_text(n, "gateways.*.url"), &g->url, NULL); /* reported when it is none */
+        read_ca(b, node_child(n, "gateways.*.ca", YAML_SCALAR), g);
         const struct yaml_node *secret = node_child(n, "gateways.*.secret", YAML_SCALAR);
         if (secret != NULL)
             (void)secret_resolve(b->source, secret, &b->t->arena, &g->secret); /* it reports itself */

@@ -20,7 +20,6 @@ enum setting_type {
     SETTING_CHOICE,
     SETTING_LISTEN,         /* an address to listen on */
     SETTING_URL,            /* http or https */
-    SETTING_GATEWAY,        /* the address of a gateway: http */
     SETTING_STORE,          /* sqlite, redis://… */
     SETTING_PATH,           /* relative to the configuration file's folder */
     SETTING_REFERENCE,      /* env:NAME or file:path */

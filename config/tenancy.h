@@ -39,7 +39,8 @@ enum gateway_kind { GATEWAY_BUILTIN, GATEWAY_LITELLM, GATEWAY_PLAIN };
 struct config_gateway {
     struct slice name;
     enum gateway_kind kind;
-    struct slice url;       /* http://host:port[/base]; without trailing '/' */
+    struct slice url;       /* http or https://host[:port][/base]; without trailing '/' */
+    struct slice ca_pem;    /* who may vouch for it: the file's text, checked; empty: the system's */
     struct slice secret;    /* resolved; what the gateway presents to us */
     struct slice admin_key; /* resolved; of LiteLLM's management API; n 0: keys are not made there */
 };

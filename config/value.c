@@ -362,9 +362,7 @@ int value_check(const struct setting *row, struct slice text, struct err *err)
     case SETTING_LISTEN:
         return listen_check(text, err);
     case SETTING_URL:
-        return url_check(text, true, &url, err);
-    case SETTING_GATEWAY:
-        return url_check(text, false, &url, err);
+        return url_check(text, &url, err);
     case SETTING_STORE:
         return check_store(text, err);
     case SETTING_REFERENCE:

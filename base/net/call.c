@@ -223,7 +223,7 @@ struct http_call *http_call_start(struct http_pool *p, const struct http_call_op
     struct http_call *c = pool_call_take(p);
     int rc;
 
-    must(!p->is_closing);
+    must(!p->is_closing && !p->is_retiring);
     c->events = events;
     c->data = data;
     c->is_head = slice_eq(o->method, SL("HEAD"));

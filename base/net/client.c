@@ -157,7 +157,7 @@ void client_conn_release(struct client_conn *k, bool is_reusable)
     size_t unread = k->is_processing ? k->window.n : k->in.n;
 
     k->call = NULL;
-    if (!is_reusable || p->is_closing || unread > 0) {
+    if (!is_reusable || p->is_closing || p->is_retiring || unread > 0) {
         conn_close(k, false);
         pool_serve_queue(p);
         return;
@@ -472,11 +472,15 @@ static void on_pool_timer_closed(void *data)
     }
     while (p->n_heads > 0)
         buf_fini(&p->heads[--p->n_heads]);
+    if (p->retired != NULL)
+        p->retired(p->retired_data);
     mem_free(p);
 }
 
 static void pool_settle(struct http_pool *p)
 {
+    if (p->is_retiring && p->n_calls_held == 0)
+        p->is_closing = true;
     if (!p->is_closing || p->is_timer_closed || p->n_conns_held > 0 || p->n_calls_held > 0)
         return;
     p->is_timer_closed = true;
@@ -487,12 +491,22 @@ void http_pool_close(struct http_pool *p)
 {
     struct http_call *c;
 
-    must(!p->is_closing);
+    must(!p->is_closing && !p->is_retiring);
     p->is_closing = true;
     http_pool_drop_idle(p);
     timer_stop(&p->timer);
     DL_FOREACH (p->calls, c)
         call_fail_later(c, E_CANCELLED, "the pool is closed");
+    pool_settle(p);
+}
+
+void http_pool_retire(struct http_pool *p, void (*retired)(void *data), void *data)
+{
+    must(!p->is_closing && !p->is_retiring);
+    p->is_retiring = true;
+    p->retired = retired;
+    p->retired_data = data;
+    http_pool_drop_idle(p);
     pool_settle(p);
 }
 

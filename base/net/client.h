@@ -37,6 +37,10 @@ struct http_pool *http_pool_new(struct loop *l, const struct connector *c,
                                 const struct http_pool_limits *limits);
 void http_pool_close(
     struct http_pool *p); /* calls in flight fail with E_CANCELLED; frees when they are gone */
+/* Takes no new calls and keeps no connection; those in flight or in the queue go on to their end. Then it
+ * frees itself and `retired` (may be NULL) fires, in a later turn. The connector's data must live until then.
+ */
+void http_pool_retire(struct http_pool *p, void (*retired)(void *data), void *data);
 void http_pool_drop_idle(struct http_pool *p); /* the server was restarted: kept connections are stale */
 
 struct http_call; /* opaque; valid from start until on_end/on_error has returned, or http_call_cancel */

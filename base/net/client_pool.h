@@ -93,6 +93,9 @@ struct http_pool {
     struct timer timer; /* all deadlines */
     int64_t armed_ms;   /* when it fires; 0: not armed */
     bool is_closing, is_timer_closed;
+    bool is_retiring; /* closes with its last call */
+    void (*retired)(void *data);
+    void *retired_data;
     struct http_response response; /* the head being parsed */
 };
 

@@ -427,8 +427,18 @@ static int body_set(struct curl_call *call, const struct curl_options *o)
     return 0;
 }
 
+/* A reload may free the text while the call goes on: curl copies it. */
+static int ca_set(struct curl_call *call, struct slice ca_pem)
+{
+    struct curl_blob blob = {(void *)(uintptr_t)ca_pem.p, ca_pem.n, CURL_BLOB_COPY};
+    SET(call, CURLOPT_CAINFO_BLOB, &blob);
+    SET(call, CURLOPT_CAPATH, NULL); /* else the system's folder counts as well */
+    return 0;
+}
+
 static int options_set(struct curl_call *call, const struct curl_options *o, int64_t timeout_ms)
 {
+    int rc = 0;
     if (!http_is_token(slice_str(o->method)))
         return E_INVALID;
     SET(call, CURLOPT_PRIVATE, call);
@@ -446,8 +456,10 @@ static int options_set(struct curl_call *call, const struct curl_options *o, int
         (long)(timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms : CONNECT_TIMEOUT_MS));
     if (o->unix_socket != NULL)
         SET(call, CURLOPT_UNIX_SOCKET_PATH, o->unix_socket);
-    if (o->ca_file != NULL)
-        SET(call, CURLOPT_CAINFO, o->ca_file);
+    if (o->ca_pem.n > 0)
+        rc = ca_set(call, o->ca_pem);
+    if (rc != 0)
+        return rc;
     if (o->is_public_only || is_local(o))
         SET(call, CURLOPT_PROXY, "");
     if (o->is_public_only) {
@@ -455,7 +467,7 @@ static int options_set(struct curl_call *call, const struct curl_options *o, int
         SET(call, CURLOPT_OPENSOCKETDATA, call);
         SET(call, CURLOPT_FRESH_CONNECT, 1L); /* a kept connection was perhaps made without the check */
     }
-    int rc = body_set(call, o);
+    rc = body_set(call, o);
     return rc != 0 ? rc : headers_set(call, o->headers);
 }
 

@@ -17,7 +17,7 @@ void curl_client_close(struct curl_client *c, void (*closed)(void *data),
 struct curl_options {
     const char *method, *url;
     const char *unix_socket;    /* NULL: TCP */
-    const char *ca_file;        /* NULL: the system's */
+    struct slice ca_pem;        /* who may vouch for the server, and no others; empty: the system's */
     const char *const *headers; /* "Name: value", NULL-terminated; may be NULL */
     struct slice body;          /* SLICE_NULL: none */
     int64_t timeout_ms;         /* whole call; 0: 30 s */

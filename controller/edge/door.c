@@ -7,6 +7,7 @@
 #include "controller/edge/forward.h"
 #include "controller/edge/peek.h"
 #include "controller/edge/request.h"
+#include "controller/edge/upstream.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,17 +18,6 @@
 /* A model may think for minutes before its first byte; a gateway that is silent for longer is taken for dead.
  */
 #define GATEWAY_SILENCE_MS ((int64_t)15 * 60 * 1000)
-
-/* A pool of connections to one gateway, for as long as its address stays. */
-struct gateway_pool {
-    char *name;
-    char *url;
-    char *authority; /* for the Host header */
-    char *base;      /* path in front of /v1/…; "" */
-    struct connector_endpoint connector;
-    struct http_pool *pool;
-    UT_hash_handle hh;
-};
 
 /* The connections of one workspace have a server of their own, so that their number is limited one by one. */
 struct door_server {
@@ -41,7 +31,7 @@ struct door {
     struct controller *c;
     struct door_server *servers;
     size_t n_closing;
-    struct gateway_pool *pools;
+    struct upstreams *upstreams;
     void (*closed)(void *data); /* while it closes */
     void *closed_data;
     struct door_stats stats;
@@ -58,61 +48,9 @@ struct door_call {
     bool is_answered, is_sse, is_held;
 };
 
-/* --- pools --- */
-
-static void pool_free(struct door *d, struct gateway_pool *p)
-{
-    HASH_DEL(d->pools, p);
-    http_pool_close(p->pool);
-    mem_free(p->name);
-    mem_free(p->url);
-    mem_free(p->authority);
-    mem_free(p->base);
-    mem_free(p);
-}
-
 void door_reload(struct door *d)
 {
-    struct gateway_pool *p, *tmp;
-    HASH_ITER (hh, d->pools, p, tmp) {
-        const struct config_gateway *g = tenancy_gateway(d->c->tenancy, slice_str(p->name));
-        if (g == NULL || !slice_eq_str(g->url, p->url))
-            pool_free(d, p);
-    }
-}
-
-/* "http://host:port/base" */
-static struct gateway_pool *pool_of(struct door *d, const struct config_gateway *g, struct err *err)
-{
-    struct gateway_pool *p;
-    struct endpoint to;
-    struct slice rest = g->url, authority;
-    HASH_FIND(hh, d->pools, g->name.p, g->name.n, p);
-    if (p != NULL)
-        return p;
-    if (!slice_starts(rest, SL("http://"))) {
-        err_set(err, E_NOT_IMPLEMENTED, "gateway %.*s: only http:// is served", SL_ARG(g->name));
-        return NULL;
-    }
-    rest = slice_from(rest, strlen("http://"));
-    bool has_base = slice_cut(&rest, '/', &authority);
-    char text[300];
-    bool has_port =
-        authority.n > 0 && authority.p[authority.n - 1] != ']' && slice_find(authority, ':') != SIZE_MAX;
-    (void)snprintf(text, sizeof text, "%.*s%s", SL_ARG(authority), has_port ? "" : ":80");
-    if (endpoint_parse(slice_str(text), &to, err) != 0)
-        return NULL;
-    p = MEM_NEW(struct gateway_pool);
-    p->name = mem_strndup(g->name.p, g->name.n);
-    p->url = mem_strndup(g->url.p, g->url.n);
-    p->authority = mem_strndup(authority.p, authority.n);
-    p->base = mem_zalloc(rest.n + 2);
-    if (has_base && rest.n > 0)
-        (void)snprintf(p->base, rest.n + 2, "/%.*s", SL_ARG(rest));
-    connector_endpoint_init(&p->connector, &to);
-    p->pool = http_pool_new(&d->c->loop, &p->connector.connector, NULL);
-    HASH_ADD_KEYPTR(hh, d->pools, p->name, strlen(p->name), p);
-    return p;
+    upstreams_apply(d->upstreams, d->c->tenancy);
 }
 
 /* --- answers of our own, in a shape that both model APIs' clients read --- */
@@ -357,8 +295,8 @@ static bool name_starts(struct slice name, const char *prefix)
 
 /* The caller's headers, but for framing, what steers a gateway (call ids, routing, tags are not the agent's
  * to say), and every credential; then the one canonical credential. */
-static size_t gateway_headers(struct exchange *ex, const struct gateway_pool *p, size_t header,
-                              struct slice key, struct http_header *h)
+static size_t gateway_headers(struct exchange *ex, const struct upstream *up, size_t header, struct slice key,
+                              struct http_header *h)
 {
     static const char *const dropped[] = {"host", "content-length", "expect", "cookie", "forwarded", "via"};
     const struct http_request *r = exchange_request(ex);
@@ -376,7 +314,7 @@ static size_t gateway_headers(struct exchange *ex, const struct gateway_pool *p,
         if (!is_dropped)
             h[n++] = r->headers[i];
     }
-    h[n++] = (struct http_header){SL("Host"), slice_str(p->authority)};
+    h[n++] = (struct http_header){SL("Host"), slice_str(up->authority)};
     if (header == 0)
         h[n++] = (struct http_header){SL("x-api-key"), key};
     else
@@ -400,8 +338,8 @@ static int target_check(const struct http_request *r, struct err *err)
     return 0;
 }
 
-/* 0 and the pool, or why not. */
-static int admit(struct door *d, struct exchange *ex, const struct workspace *ws, struct gateway_pool **ret,
+/* 0 and the way to the gateway, or why not. */
+static int admit(struct door *d, struct exchange *ex, const struct workspace *ws, const struct upstream **ret,
                  size_t *ret_header, struct slice *ret_key, struct err *err)
 {
     const struct http_request *r = exchange_request(ex);
@@ -424,7 +362,7 @@ static int admit(struct door *d, struct exchange *ex, const struct workspace *ws
     code = billing_gate(d->c->billing, t->name, ws->namespace, &budget, err);
     if (code != 0)
         return code;
-    *ret = pool_of(d, t->gateway, err);
+    *ret = upstreams_find(d->upstreams, t->gateway, err);
     return *ret != NULL ? 0 : err->code;
 }
 
@@ -435,18 +373,18 @@ static int call_begin(struct door_call *dc, struct err *err)
     struct door *d = dc->door;
     const struct http_request *r = exchange_request(dc->ex);
     struct workspace *ws = scheduler_find_id(d->c->scheduler, exchange_tag(dc->ex));
-    struct gateway_pool *pool = NULL;
+    const struct upstream *up = NULL;
     struct slice key = SLICE_NULL;
     size_t key_header = 0;
     struct http_header h[HTTP_HEADERS_MAX];
-    int code = admit(d, dc->ex, ws, &pool, &key_header, &key, err);
+    int code = admit(d, dc->ex, ws, &up, &key_header, &key, err);
     if (code != 0)
         return code;
     struct http_call_options o = {
         .method = r->method,
-        .target = slice_str(arena_printf(exchange_arena(dc->ex), "%s%.*s", pool->base, SL_ARG(r->target))),
+        .target = slice_str(arena_printf(exchange_arena(dc->ex), "%s%.*s", up->base, SL_ARG(r->target))),
         .headers = h,
-        .n_headers = gateway_headers(dc->ex, pool, key_header, key, h),
+        .n_headers = gateway_headers(dc->ex, up, key_header, key, h),
         .has_body = true,
         .length = r->is_chunked ? HTTP_CALL_CHUNKED : r->length,
         .head_timeout_ms = GATEWAY_SILENCE_MS,
@@ -455,7 +393,7 @@ static int call_begin(struct door_call *dc, struct err *err)
     d->stats.calls++;
     scheduler_hold(d->c->scheduler, ws);
     dc->is_held = true;
-    dc->call = http_call_start(pool->pool, &o, &call_events, dc);
+    dc->call = http_call_start(up->pool, &o, &call_events, dc);
     return 0;
 }
 
@@ -464,7 +402,7 @@ static void on_request(struct exchange *ex, void *data)
     struct door *d = data;
     const struct http_request *r = exchange_request(ex);
     struct slice tag = exchange_tag(ex);
-    struct gateway_pool *pool = NULL;
+    const struct upstream *up = NULL;
     struct slice key;
     size_t key_header;
     struct err err = {0};
@@ -483,7 +421,7 @@ static void on_request(struct exchange *ex, void *data)
     (void)snprintf(dc->workspace_id, sizeof dc->workspace_id, "%.*s", SL_ARG(tag));
     if (billing_wants_model(d->c->billing)) {
         dc->peek = ARENA_NEW(exchange_arena(ex), struct peek);
-        (void)admit(d, ex, scheduler_find_id(d->c->scheduler, tag), &pool, &key_header, &key, &err);
+        (void)admit(d, ex, scheduler_find_id(d->c->scheduler, tag), &up, &key_header, &key, &err);
     } else {
         (void)call_begin(dc, &err);
     }
@@ -503,6 +441,7 @@ struct door *door_new(struct controller *c)
 {
     struct door *d = MEM_NEW(struct door);
     d->c = c;
+    d->upstreams = upstreams_new(&c->loop, c->tenancy);
     return d;
 }
 
@@ -532,11 +471,9 @@ const struct door_stats *door_stats(const struct door *d)
 
 static void door_maybe_closed(struct door *d)
 {
-    struct gateway_pool *p, *tmp;
     if (d->closed == NULL || d->n_closing > 0)
         return;
-    HASH_ITER (hh, d->pools, p, tmp)
-        pool_free(d, p);
+    upstreams_free(d->upstreams);
     void (*closed)(void *) = d->closed;
     void *data = d->closed_data;
     mem_free(d);

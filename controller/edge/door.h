@@ -13,7 +13,7 @@ struct door *door_new(struct controller *c);
 void door_accept(struct door *d, struct slice workspace_id, struct stream *s);
 /* The workspace was deleted: its connections end. */
 void door_workspace_gone(struct door *d, const char *workspace_id);
-/* Gateways changed: their pools are made anew when they are used next. */
+/* The configuration changed: gateways that lead elsewhere get new pools. */
 void door_reload(struct door *d);
 void door_close(struct door *d, void (*closed)(void *data), void *data);
 

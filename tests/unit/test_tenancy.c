@@ -126,6 +126,10 @@ static void test_sections(void **state)
     assert_int_equal(g->kind, GATEWAY_PLAIN);
     assert_slice(g->url, "http://127.0.0.1:4000/v1");
     assert_slice(g->secret, "s3cret-of-the-gateway");
+    assert_int_equal(g->ca_pem.n, 0);
+    g = tenancy_gateway(l.t, SL("outside"));
+    assert_slice(g->url, "https://llm.example.org");
+    assert_non_null(strstr(g->ca_pem.p, "BEGIN CERTIFICATE"));
     const struct config_template *t = tenancy_template(l.t, SL("coding"));
     assert_int_equal(t->n_providers, 2);
     assert_ptr_equal(t->providers[0], p);

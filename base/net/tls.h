@@ -1,0 +1,37 @@
+/* tls: TLS 1.2 and 1.3 on top of any stream, by OpenSSL, which never sees a socket.
+ *
+ * A TLS stream is a stream (stream.h) like any other. An end that the peer did not announce (close_notify) is
+ * on_error E_IO, never on_eof: who can reach the wire cannot make a cut answer look complete. stream_shutdown
+ * announces our end and leaves the other half open. */
+#ifndef REEVE_BASE_NET_TLS_H
+#define REEVE_BASE_NET_TLS_H
+
+#include "base/net/client.h"
+
+/* --- client --- */
+
+/* Whom we believe. */
+struct tls_trust;
+/* `ca_pem`: the certificates that vouch for servers, and no others; empty: the system's. Reads files in the
+ * latter case: call it at the start and on reload. 0 or E_INVALID with a sentence. */
+int tls_trust_new(struct slice ca_pem, struct tls_trust **ret, struct err *err);
+void tls_trust_free(struct tls_trust *t);
+
+/* A connector that speaks TLS over another: to one server, whose certificate must be valid for `host` (a DNS
+ * name, or an IPv4 or IPv6 address without brackets). There is no way to leave the verification out. The
+ * connect timeout covers both. A failure says whose certificate is refused and why. Sessions are resumed with
+ * the same connector only. */
+struct connector_tls {
+    struct connector connector;
+    struct connector below;
+    struct tls_client *client; /* owned */
+};
+/* Copies `below` and `host`; `trust` may be freed afterwards. */
+void connector_tls_init(struct connector_tls *c, const struct connector *below, const struct tls_trust *trust,
+                        const char *host);
+/* From now on the server is verified against another list; what is connected stays. */
+void connector_tls_trust(struct connector_tls *c, const struct tls_trust *trust);
+/* Connections and handshakes under way live on. */
+void connector_tls_fini(struct connector_tls *c);
+
+#endif
