@@ -84,7 +84,7 @@ static void create_begin(struct local_job *j)
 static int spec_take(struct local_job *j, const struct sandbox_spec *s, struct err *err)
 {
     struct local_record *r = &j->record;
-    if (!local_id_is_valid(s->home_id))
+    if (!host_id_is_valid(s->home_id))
         return err_set(err, E_INVALID, "home '%.*s' is not an id",
                        (int)(s->home_id.n < 200 ? s->home_id.n : 200), s->home_id.p);
     if (s->cpus_milli < 0 || s->cpus_milli > INT64_MAX || s->memory_bytes > INT64_MAX ||
@@ -157,36 +157,12 @@ static void describe_do(struct local_job *j)
         (struct sandbox_labels){SLICE_EMPTY, SLICE_EMPTY, SLICE_EMPTY, SLICE_EMPTY, SLICE_EMPTY, 0, 0, 0};
 }
 
-/* What its init says of a server that does not stay up. The tail is from inside: one line of plain ASCII of
- * it. */
-static struct slice server_reason(const struct link_state *s, struct arena *a)
-{
-    int status = (int)s->wait_status;
-    struct slice tail = s->tail, line = SLICE_EMPTY;
-    while (tail.n > 0) {
-        struct slice part;
-        (void)slice_cut(&tail, '\n', &part);
-        if (slice_trim(part).n > 0)
-            line = slice_trim(part);
-    }
-    if (line.n > 160)
-        line.n = 160;
-    char *text = arena_strndup(a, line.p, line.n);
-    for (char *c = text; *c != '\0'; c++)
-        if (*c < ' ' || *c > '~')
-            *c = '?';
-    const char *how = WIFSIGNALED(status) ? "signal" : "status";
-    int number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
-    return slice_str(arena_printf(a, "its server ended with %s %d and will be started again%s%s", how, number,
-                                  *text != '\0' ? ": " : "", text));
-}
-
 static void describe_done(struct local_job *j)
 {
     const struct local_entry *e = j->e;
-    if (j->code == 0 && j->info.state == SANDBOX_RUNNING && e->link != NULL && link_is_up(e->link) &&
-        link_state_last(e->link)->server == INIT_SERVER_WAITING)
-        j->info.reason = server_reason(link_state_last(e->link), &j->arena);
+    if (j->code == 0 && j->info.state == SANDBOX_RUNNING && e->reach.link != NULL &&
+        link_is_up(e->reach.link) && link_state_last(e->reach.link)->server == INIT_SERVER_WAITING)
+        j->info.reason = host_server_reason(link_state_last(e->reach.link), &j->arena);
     local_job_end(j, j->code, &j->err);
 }
 
@@ -240,62 +216,15 @@ static void op_list(struct provider *p, struct slice controller, int64_t timeout
 
 /* --- start, suspend, resume, destroy --- */
 
-static bool env_name_is_valid(struct slice s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-              (c >= '0' && c <= '9' && i > 0)))
-            return false;
-    }
-    return s.n > 0;
-}
-
-static struct slice secret_copy(struct local_job *j, struct slice s)
-{
-    size_t at = j->secrets.n;
-    must(buf_slice(&j->secrets, s) == 0); /* reserved by the caller */
-    return slice_of(j->secrets.p + at, s.n);
-}
-
-/* Copies the environment: what is always there, but where the caller gives his own. */
-static int server_take(struct local_job *j, const struct sandbox_server *s, struct err *err)
-{
-    struct sandbox_env always[LOCAL_SERVER_ENV];
-    size_t bytes = s->token.n + 1;
-    for (size_t i = 0; i < s->n_env; i++) {
-        if (!env_name_is_valid(s->env[i].name) || slice_find(s->env[i].value, '\0') != SIZE_MAX)
-            return err_set(err, E_INVALID, "environment variable %zu has an invalid name or value", i + 1);
-        bytes += s->env[i].name.n + s->env[i].value.n;
-    }
-    if (s->port == 0 || slice_find(s->token, '\0') != SIZE_MAX)
-        return err_set(err, E_INVALID, "the server's port or token is invalid");
-    if (buf_reserve(&j->secrets, bytes) != 0)
-        return err_set(err, E_INVALID, "the server's environment is too large");
-    j->server.port = s->port;
-    j->server.token = secret_copy(j, s->token);
-    j->env = arena_alloc(&j->arena, (s->n_env + LOCAL_SERVER_ENV) * sizeof(*j->env));
-    for (size_t i = 0; i < s->n_env; i++)
-        j->env[j->n_env++] =
-            (struct sandbox_env){secret_copy(j, s->env[i].name), secret_copy(j, s->env[i].value)};
-    local_server_env(always);
-    for (size_t i = 0; i < LOCAL_SERVER_ENV; i++) {
-        bool is_given = false;
-        for (size_t k = 0; k < s->n_env; k++)
-            is_given = is_given || slice_eq(s->env[k].name, always[i].name);
-        if (!is_given)
-            j->env[j->n_env++] = always[i];
-    }
-    return 0;
-}
-
 static void op_start(struct provider *p, struct slice id, const struct sandbox_server *server,
                      int64_t timeout_ms, provider_done_cb done, void *data)
 {
     struct local_job *j = local_job_new(of(p), JOB_START, "", id, timeout_ms, local_start_begin, data);
     j->cb.done = done;
     if (j->code == 0)
-        j->code = server_take(j, server, &j->err);
+        j->code = host_server_copy(&j->server, &j->arena, server, &j->err);
+    if (j->code == 0)
+        host_server_defaults(&j->server, &j->arena, NULL, 0);
     local_job_submit(j);
 }
 
@@ -385,13 +314,13 @@ static void op_destroy_home(struct provider *p, struct slice home_id, int64_t ti
 
 static struct connector *op_connector(struct provider *p, struct slice id, uint16_t port)
 {
-    return local_connector_new(of(p), id, port);
+    return reach_connector_new(&local_entry_get(of(p), "", id)->reach, port);
 }
 
 static void op_connector_release(struct provider *p, struct connector *c)
 {
     (void)p;
-    local_connector_release(c);
+    reach_connector_release(c);
 }
 
 /* --- open, close --- */
@@ -484,21 +413,6 @@ static void sweep_begin(struct local_job *j)
     local_job_work(j, sweep_do, sweep_done);
 }
 
-static int root_lock(struct local *l, struct err *err)
-{
-    struct arena a = ARENA_INIT;
-    char *path = arena_printf(&a, "%s/lock", l->place.root);
-    int rc = 0;
-    l->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-    if (l->lock_fd < 0)
-        rc = err_set(err, E_UNAVAILABLE, "cannot open %s: %s", path, strerror(errno));
-    else if (fcntl(l->lock_fd, F_OFD_SETLK, &lock) != 0)
-        rc = err_set(err, E_UNAVAILABLE, "%s is in use by another controller", l->place.root);
-    arena_fini(&a);
-    return rc;
-}
-
 static int options_check(const struct local_options *o, struct err *err)
 {
     if (o->root == NULL || o->root[0] != '/' || o->init_path == NULL || o->agent_binary == NULL)
@@ -526,7 +440,7 @@ static int local_setup(struct local *l, const struct local_options *o, struct er
     int rc = local_folders_make(o->root, err);
     if (rc == 0) {
         w->root = path_absolute(o->root);
-        rc = root_lock(l, err);
+        rc = host_root_lock(w->root, &l->lock_fd, err);
     }
     if (rc == 0)
         rc = local_machine_check(w, &w->bwrap, err);

@@ -16,13 +16,12 @@
 
 #include "base/core/arena.h"
 #include "base/core/buf.h"
+#include "providers/host.h"
 #include "providers/link.h"
 #include "providers/provider.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
-
-#define LOCAL_ID_MAX 128
 
 /* Never changes after open: shared with the threads. */
 struct local_place {
@@ -42,7 +41,6 @@ struct local_record { /* texts live in the arena it was read with */
     uint64_t cpus_milli, memory_bytes, disk_bytes, processes;
     enum local_wish wish;
 };
-bool local_id_is_valid(struct slice id); /* [A-Za-z0-9._-]{1,128}, no leading '.' */
 int local_folders_make(const char *root, struct err *err);
 int local_sandbox_create(const struct local_place *w, const struct local_record *r,
                          struct err *err); /* E_EXISTS */
@@ -80,8 +78,7 @@ int local_folder_sync(const char *path, struct err *err);
 /* Removes a folder and what is in it, never following a link; 0, E_CANCELLED when *stop, else an error. */
 int local_tree_remove(const char *parent, const char *name, const atomic_bool *stop, struct err *err);
 /* Renames parent/name to a .gone-* name there (durably), and gives that name. E_NOT_FOUND. */
-int local_tree_retire(const char *parent, const char *name, char ret_name[LOCAL_ID_MAX + 64],
-                      struct err *err);
+int local_tree_retire(const char *parent, const char *name, char ret_name[HOST_ID_MAX + 64], struct err *err);
 
 /* --- local_home.c (blocks, but for the uid table) --- */
 /* Makes the home owned by `uid` when there is none; *ret_uid is whose it is. */
@@ -90,7 +87,7 @@ int local_home_ensure(const struct local_place *w, struct slice home_id, uid_t u
 int local_home_uid(const struct local_place *w, struct slice home_id, uid_t *ret_uid,
                    struct err *err); /* E_GONE */
 /* Retires it: it does not exist any more when this returns; the content is removed by local_home_clear. */
-int local_home_retire(const struct local_place *w, struct slice home_id, char ret_name[LOCAL_ID_MAX + 64],
+int local_home_retire(const struct local_place *w, struct slice home_id, char ret_name[HOST_ID_MAX + 64],
                       uid_t *ret_uid, struct err *err);
 int local_home_clear(const struct local_place *w, const char *retired_name, struct err *err);
 struct local_uids {
@@ -128,13 +125,5 @@ int local_machine_check(const struct local_place *w, char **ret_bwrap, struct er
 /* The whole command line that starts a sandbox, NULL-terminated, in the arena. */
 char **local_command(const struct local_place *w, const struct local_limits *m, const struct local_record *r,
                      uid_t uid, const char *const *cgroups, size_t n_cgroups, struct arena *a);
-/* argv of the server, and the environment it always has. */
-#define LOCAL_SERVER_ARGV_MAX 10
-size_t local_server_argv(const struct sandbox_server *s, char port[8],
-                         struct slice out[LOCAL_SERVER_ARGV_MAX]);
-#define LOCAL_SERVER_ENV 10
-void local_server_env(struct sandbox_env out[LOCAL_SERVER_ENV]);
-int local_pidfd_open(pid_t pid);
-int local_pidfd_kill(int pidfd, int signal);
 
 #endif

@@ -24,6 +24,11 @@ struct local_entry *local_entry_find(struct local *l, struct slice id)
     return e;
 }
 
+static void on_unref(struct reach *r)
+{
+    local_entry_maybe_free((struct local_entry *)(void *)((char *)r - offsetof(struct local_entry, reach)));
+}
+
 struct local_entry *local_entry_get(struct local *l, const char *prefix, struct slice id)
 {
     struct arena a = ARENA_INIT;
@@ -33,6 +38,8 @@ struct local_entry *local_entry_get(struct local *l, const char *prefix, struct 
         e = MEM_NEW(struct local_entry);
         e->l = l;
         e->id = mem_strndup(key.p, key.n);
+        e->reach.id = e->id;
+        e->reach.on_unref = on_unref;
         e->workspace = e->home_id = SLICE_EMPTY;
         e->pidfd = -1;
         HASH_ADD_KEYPTR(hh, l->entries, e->id, key.n, e);
@@ -53,7 +60,7 @@ static void texts_free(struct local_entry *e)
 void local_entry_maybe_free(struct local_entry *e)
 {
     struct local *l = e->l;
-    if (e->queue != NULL || e->link != NULL || e->pid != 0 || e->n_handles > 0 || e->n_refs > 0)
+    if (e->queue != NULL || e->reach.link != NULL || e->pid != 0 || e->n_handles > 0 || e->reach.n_refs > 0)
         return;
     HASH_DEL(l->entries, e);
     texts_free(e);
@@ -130,7 +137,7 @@ int local_entry_watch(struct local_entry *e, pid_t pid, struct err *err)
     if (e->pid == pid)
         return 0;
     must(e->pid == 0);
-    int fd = local_pidfd_open(pid);
+    int fd = host_pidfd_open(pid);
     if (fd < 0 && errno != ESRCH) /* out of descriptors */
         return err_set(err, err_from_errno(errno), "cannot watch process %ld: %s", (long)pid,
                        strerror(errno));
@@ -209,11 +216,11 @@ static const struct link_events link_events = {
 
 int local_entry_link(struct local_entry *e, struct err *err)
 {
-    if (e->link != NULL)
+    if (e->reach.link != NULL)
         return 0;
     struct arena a = ARENA_INIT;
     char *path = arena_printf(&a, "%s/sandboxes/%s/control/" INIT_SOCKET_NAME, e->l->place.root, e->id);
-    int code = link_new(e->l->loop, path, &link_events, e, &e->link, err);
+    int code = link_new(e->l->loop, path, &link_events, e, &e->reach.link, err);
     arena_fini(&a);
     return code;
 }
@@ -327,99 +334,10 @@ int local_entry_spawn(struct local_entry *e, char **command, struct err *err)
 void local_entry_down(struct local_entry *e)
 {
     watch_end(e);
-    if (e->link != NULL) {
-        struct link *k = e->link;
-        e->link = NULL;
+    if (e->reach.link != NULL) {
+        struct link *k = e->reach.link;
+        e->reach.link = NULL;
         link_close(k);
     }
     e->outer = NULL; /* it exits by itself, and is closed then */
-}
-
-/* --- connectors --- */
-
-struct local_connector {
-    struct connector c;
-    struct local_entry *e;
-    uint16_t port;
-};
-
-struct opening {
-    struct local_entry *e;
-    void *request; /* of the link; NULL: there is none */
-    struct timer none;
-    bool is_cancelled;
-    connect_done_cb done;
-    void *data;
-};
-
-static void opening_free(void *data)
-{
-    struct opening *o = data;
-    struct local_entry *e = o->e;
-    mem_free(o);
-    e->n_refs--;
-    local_entry_maybe_free(e);
-}
-
-static void on_opened(int code, struct stream *s, const struct err *err, void *data)
-{
-    struct opening *o = data;
-    o->done(code, s, err, o->data);
-    timer_close(&o->none, opening_free);
-}
-
-static void on_no_link(void *data)
-{
-    struct opening *o = data;
-    struct err err = {0};
-    if (o->is_cancelled)
-        (void)err_set(&err, E_CANCELLED, "cancelled");
-    else
-        (void)err_set(&err, E_UNAVAILABLE, "sandbox %s does not run", o->e->id);
-    on_opened(err.code, NULL, &err, o);
-}
-
-static void *connector_open(const struct connector *c, struct loop *l, int64_t timeout_ms,
-                            connect_done_cb done, void *data)
-{
-    const struct local_connector *lc = c->data;
-    struct opening *o = MEM_NEW(struct opening);
-    o->e = lc->e;
-    o->e->n_refs++;
-    o->done = done;
-    o->data = data;
-    timer_init(&o->none, l, on_no_link, o);
-    if (lc->e->link != NULL)
-        o->request = link_connect(lc->e->link, lc->port, timeout_ms, on_opened, o);
-    else
-        timer_start(&o->none, 0);
-    return o;
-}
-
-static void connector_cancel(const struct connector *c, void *handle)
-{
-    struct opening *o = handle;
-    (void)c;
-    if (o->request != NULL)
-        link_connect_cancel(o->request);
-    o->is_cancelled = true;
-}
-
-struct connector *local_connector_new(struct local *l, struct slice id, uint16_t port)
-{
-    struct local_connector *lc = MEM_NEW(struct local_connector);
-    lc->e = local_entry_get(l, "", id);
-    lc->e->n_refs++;
-    lc->port = port;
-    lc->c = (struct connector){.open = connector_open, .cancel = connector_cancel, .data = lc};
-    return &lc->c;
-}
-
-void local_connector_release(struct connector *c)
-{
-    struct local_connector *lc = c->data;
-    struct local_entry *e = lc->e;
-    mem_free(lc);
-    e->n_refs--;
-    local_entry_maybe_free(e);
 }

@@ -127,7 +127,7 @@ int local_home_ensure(const struct local_place *w, struct slice home_id, uid_t u
     return rc;
 }
 
-int local_home_retire(const struct local_place *w, struct slice home_id, char ret_name[LOCAL_ID_MAX + 64],
+int local_home_retire(const struct local_place *w, struct slice home_id, char ret_name[HOST_ID_MAX + 64],
                       uid_t *ret_uid, struct err *err)
 {
     struct arena a = ARENA_INIT;

@@ -17,7 +17,7 @@ static void on_handle_closed(void *data)
     struct local *l = j->l;
     if (--j->n_handles > 0)
         return;
-    buf_wipe(&j->secrets);
+    host_server_wipe(&j->server);
     arena_fini(&j->arena);
     arena_fini(&j->scratch);
     DL_DELETE(l->jobs, j);
@@ -116,14 +116,14 @@ struct local_job *local_job_new(struct local *l, enum local_job_kind kind, const
     j->data = data;
     j->id = arena_slice(&j->arena, key);
     j->until_ms = clock_mono_ms(l->loop->clock) + timeout_ms;
-    buf_init(&j->secrets, INIT_FRAME_MAX);
+    host_server_init(&j->server);
     timer_init(&j->deadline, l->loop, on_deadline, j);
     timer_init(&j->tick, l->loop, on_tick, j);
     j->n_handles = 2;
     j->work.data = j;
     if (timeout_ms >= 0)
         timer_start(&j->deadline, timeout_ms);
-    if (key_prefix != NULL && !local_id_is_valid(key))
+    if (key_prefix != NULL && !host_id_is_valid(key))
         j->code = err_set(&j->err, E_INVALID, "'%.*s' is not an id", (int)(key.n < 200 ? key.n : 200), key.p);
     else if (l->n_jobs >= LOCAL_JOBS_MAX)
         j->code = err_set(&j->err, E_BUSY, "too many calls are waiting for the provider");

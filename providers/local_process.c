@@ -23,13 +23,11 @@
 #include "base/core/clock.h"
 #include "base/core/mem.h"
 
-#define INSIDE_INIT  "/opt/reeve/reeve-init"
-#define INSIDE_AGENT "/opt/reeve/sandbox-agent"
-#define INSIDE_UID   "1000"
-#define TMPFS_MAX    ((uint64_t)1 << 30)
-#define TMPFS_SMALL  ((uint64_t)16 << 20)
-#define COMMAND_MAX  256
-#define CHECK_MS     10000
+#define INSIDE_UID  "1000"
+#define TMPFS_MAX   ((uint64_t)1 << 30)
+#define TMPFS_SMALL ((uint64_t)16 << 20)
+#define COMMAND_MAX 256
+#define CHECK_MS    10000
 
 struct command {
     char **v;
@@ -141,8 +139,8 @@ static void put_inside(struct command *c, const struct local_place *w, const str
     put_tmpfs(c, "1777", scratch, "/tmp");
     put_tmpfs(c, "1777", scratch, "/var/tmp");
     put_tmpfs(c, "1777", TMPFS_SMALL, "/run");
-    put3(c, "--ro-bind", w->init_path, INSIDE_INIT);
-    put3(c, "--ro-bind", w->agent_binary, INSIDE_AGENT);
+    put3(c, "--ro-bind", w->init_path, HOST_INSIDE_INIT);
+    put3(c, "--ro-bind", w->agent_binary, HOST_INSIDE_AGENT);
     put3(c, "--ro-bind", arena_printf(c->a, "%s/control", folder), INIT_SOCKET_FOLDER);
     put3(c, "--bind", arena_printf(c->a, "%s/homes/%.*s/volume", w->root, SL_ARG(r->home_id)), INIT_HOME);
     put2(c, "--remount-ro", "/dev");
@@ -163,7 +161,7 @@ char **local_command(const struct local_place *w, const struct local_limits *m, 
     put2(&c, "--", w->bwrap);
     put_isolation(&c, w);
     put_inside(&c, w, r);
-    put3(&c, "--", INSIDE_INIT, "run");
+    put3(&c, "--", HOST_INSIDE_INIT, "run");
     put2(&c, "--lock", "3"); /* where `enter` left it */
     if (w->is_root) {
         put2(&c, "--uid", number);
@@ -175,45 +173,6 @@ char **local_command(const struct local_place *w, const struct local_limits *m, 
         put2(&c, "--data", arena_printf(a, "%llu", (unsigned long long)local_limits_data(m, r)));
     put(&c, arena_printf(a, "%.*s", SL_ARG(r->id)));
     return c.v;
-}
-
-size_t local_server_argv(const struct sandbox_server *s, char port[8],
-                         struct slice out[LOCAL_SERVER_ARGV_MAX])
-{
-    size_t n = 0;
-    (void)snprintf(port, 8, "%u", s->port); /* fits */
-    out[n++] = SL(INSIDE_AGENT);
-    if (s->token.n > 0) { /* its only way in; processes inside can read it, nobody else can */
-        out[n++] = SL("--token");
-        out[n++] = s->token;
-    } else {
-        out[n++] = SL("--no-token");
-    }
-    out[n++] = SL("server");
-    out[n++] = SL("--host");
-    out[n++] = SL("127.0.0.1");
-    out[n++] = SL("--port");
-    out[n++] = slice_str(port);
-    out[n++] = SL("--no-telemetry");
-    return n;
-}
-
-void local_server_env(struct sandbox_env out[LOCAL_SERVER_ENV])
-{
-    static const char *const env[LOCAL_SERVER_ENV][2] = {
-        {"HOME", INIT_HOME},
-        {"USER", "agent"},
-        {"LOGNAME", "agent"},
-        {"SHELL", "/bin/sh"},
-        {"PATH", INIT_HOME "/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-        {"LANG", "C.UTF-8"},
-        {"TERM", "xterm-256color"},
-        {"TMPDIR", "/tmp"},
-        {"SANDBOX_AGENT_LOG_STDOUT", "1"}, /* its last lines are kept for the report of why it died */
-        {"SANDBOX_AGENT_LOG_HTTP", "0"},
-    };
-    for (size_t i = 0; i < LOCAL_SERVER_ENV; i++)
-        out[i] = (struct sandbox_env){slice_str(env[i][0]), slice_str(env[i][1])};
 }
 
 /* --- the machine --- */
@@ -302,7 +261,7 @@ int local_machine_check(const struct local_place *w, char **ret_bwrap, struct er
         rc = err_set(err, E_UNAVAILABLE, "reeve-init %s: %s", w->init_path, strerror(errno));
     else if (access(w->agent_binary, X_OK) != 0)
         rc = err_set(err, E_UNAVAILABLE, "the sandbox-agent server %s: %s", w->agent_binary, strerror(errno));
-    else if ((fd = local_pidfd_open(getpid())) < 0)
+    else if ((fd = host_pidfd_open(getpid())) < 0)
         rc = err_set(err, E_UNAVAILABLE, "this kernel has no pidfd_open: Linux 5.3 or newer is needed");
     else
         close(fd);
@@ -313,8 +272,8 @@ int local_machine_check(const struct local_place *w, char **ret_bwrap, struct er
         put3(&c, "--ro-bind", "/usr", "/usr");
         put2(&c, "--proc", "/proc");
         put2(&c, "--dev", "/dev");
-        put3(&c, "--ro-bind", w->init_path, INSIDE_INIT);
-        put3(&c, "--", INSIDE_INIT, "probe");
+        put3(&c, "--ro-bind", w->init_path, HOST_INSIDE_INIT);
+        put3(&c, "--", HOST_INSIDE_INIT, "probe");
         rc = check_run(c.v, &said, err);
     }
     if (rc == 0)
@@ -324,14 +283,4 @@ int local_machine_check(const struct local_place *w, char **ret_bwrap, struct er
     buf_fini(&said);
     arena_fini(&a);
     return rc;
-}
-
-int local_pidfd_open(pid_t pid)
-{
-    return (int)syscall(SYS_pidfd_open, pid, 0u); /* close-on-exec by itself */
-}
-
-int local_pidfd_kill(int pidfd, int signal)
-{
-    return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0u);
 }

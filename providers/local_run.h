@@ -10,6 +10,7 @@
 
 #include "base/core/hash.h"
 #include "providers/local.h"
+#include "providers/reach.h"
 
 #define LOCAL_JOBS_MAX 10000 /* calls waiting and under way */
 
@@ -85,12 +86,9 @@ struct local_job {
     size_t n_cgroups;
     struct sandbox_info info, *items;
     size_t n_items;
-    char retired[LOCAL_ID_MAX + 64];
+    char retired[HOST_ID_MAX + 64];
     /* start: a private copy, wiped */
-    struct buf secrets;
-    struct sandbox_env *env;
-    size_t n_env;
-    struct sandbox_server server;
+    struct host_server server;
 };
 
 struct local_outer { /* the process we started: `enter`, then bubblewrap's outer half */
@@ -113,13 +111,12 @@ struct local_entry {
     char *id;
     struct slice workspace, home_id; /* owned texts, empty until a job has read the record */
     struct local_job *queue;
-    struct link *link;
+    struct reach reach;
     pid_t pid; /* of init, while watched; 0: none */
     int pidfd; /* the watch's; -1: none */
     struct watch *watch;
     struct local_outer *outer; /* of the present run; one of an earlier run ends by itself */
     unsigned n_handles;        /* watches and outers that are closing */
-    unsigned n_refs;           /* connectors and openings */
 };
 
 /* --- local_job.c --- */
@@ -149,8 +146,6 @@ int local_entry_spawn(struct local_entry *e, char **command, struct err *err);
 void local_outers_close(struct local *l); /* the processes go on, unwatched */
 /* Lets go of link, watch and outer process; the sandbox itself is not touched. */
 void local_entry_down(struct local_entry *e);
-struct connector *local_connector_new(struct local *l, struct slice id, uint16_t port);
-void local_connector_release(struct connector *c);
 
 /* --- local_start.c --- */
 void local_start_begin(struct local_job *j);

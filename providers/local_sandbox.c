@@ -24,19 +24,6 @@
 
 static atomic_uint gone_counter;
 
-bool local_id_is_valid(struct slice id)
-{
-    if (id.n == 0 || id.n > LOCAL_ID_MAX || id.p[0] == '.')
-        return false;
-    for (size_t i = 0; i < id.n; i++) {
-        char c = id.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-              c == '_' || c == '-'))
-            return false;
-    }
-    return true;
-}
-
 static int fail(struct err *err, const char *what, const char *path)
 {
     int e = errno;
@@ -246,12 +233,12 @@ int local_tree_remove(const char *parent, const char *name, const atomic_bool *s
     return err_set(err, err_from_errno(-rc), "cannot remove %s/%s: %s", parent, name, strerror(-rc));
 }
 
-int local_tree_retire(const char *parent, const char *name, char ret_name[LOCAL_ID_MAX + 64], struct err *err)
+int local_tree_retire(const char *parent, const char *name, char ret_name[HOST_ID_MAX + 64], struct err *err)
 {
     struct arena a = ARENA_INIT;
     int rc = 0;
     for (;;) { /* the counter begins anew with every process: names may be taken */
-        (void)snprintf(ret_name, LOCAL_ID_MAX + 64, ".gone-%s-%ld-%u", name, (long)getpid(),
+        (void)snprintf(ret_name, HOST_ID_MAX + 64, ".gone-%s-%ld-%u", name, (long)getpid(),
                        atomic_fetch_add(&gone_counter, 1)); /* fits: a name is an id */
         char *from = arena_printf(&a, "%s/%s", parent, name),
              *to = arena_printf(&a, "%s/%s", parent, ret_name);
@@ -435,7 +422,7 @@ static int record_parse(struct slice text, struct slice id, struct arena *a, str
     while (rc == 0 && wish < ARRAY_LEN(wish_names) && !slice_eq_str(raw.wish, wish_names[wish]))
         wish++;
     if (rc == 0 && (raw.version != 1 || !slice_eq(raw.id, id) || wish == ARRAY_LEN(wish_names) ||
-                    !local_id_is_valid(raw.home)))
+                    !host_id_is_valid(raw.home)))
         rc = err_set(err, E_INVALID, "not a sandbox record of this version");
     if (rc == 0) {
         struct sandbox_labels *l = &r.labels;
@@ -508,7 +495,7 @@ int local_sandbox_create(const struct local_place *w, const struct local_record 
 int local_sandbox_remove(const struct local_place *w, struct slice id, struct err *err)
 {
     struct arena a = ARENA_INIT;
-    char *parent = arena_printf(&a, "%s/sandboxes", w->root), gone[LOCAL_ID_MAX + 64];
+    char *parent = arena_printf(&a, "%s/sandboxes", w->root), gone[HOST_ID_MAX + 64];
     int rc = local_tree_retire(parent, arena_printf(&a, "%.*s", SL_ARG(id)), gone, err);
     if (rc == 0)
         (void)local_tree_remove(parent, gone, NULL,
@@ -554,7 +541,7 @@ int local_sandbox_prepare(const struct local_place *w, const struct local_record
 
 static void id_add(const char *name, void *data)
 {
-    if (local_id_is_valid(slice_str(name)))
+    if (host_id_is_valid(slice_str(name)))
         names_add(data, name);
 }
 

@@ -59,11 +59,12 @@ static void on_server_started(int code, const struct err *err, void *data)
 static void server_start(struct local_job *j)
 {
     char port[8];
-    struct slice argv[LOCAL_SERVER_ARGV_MAX];
-    size_t n = local_server_argv(&j->server, port, argv);
+    struct slice argv[HOST_SERVER_ARGV_MAX];
+    size_t n = host_server_argv(&j->server.server, port, argv);
     j->code = 0;
-    link_start(j->e->link, argv, n, j->env, j->n_env, local_job_left_ms(j), on_server_started, j);
-    buf_wipe(&j->secrets); /* the link has its own copy */
+    link_start(j->e->reach.link, argv, n, j->server.env, j->server.n_env, local_job_left_ms(j),
+               on_server_started, j);
+    host_server_wipe(&j->server); /* the link has its own copy */
 }
 
 static int start_reach(struct local_job *j)
@@ -184,7 +185,7 @@ static void stop_again(struct local_job *j)
 static void stop_kill(struct local_job *j)
 {
     if (j->e->pid != 0)
-        (void)local_pidfd_kill(j->e->pidfd, SIGKILL); /* fails only when it is gone: the watch says so */
+        (void)host_pidfd_kill(j->e->pidfd, SIGKILL); /* fails only when it is gone: the watch says so */
     if (local_job_is_over(j)) /* closing: nobody watches any more, and what was signalled ends by itself */
         local_job_end(j, E_TIMEOUT, NULL);
     else
@@ -213,7 +214,7 @@ static void stop_looked(struct local_job *j)
     if (j->kind == JOB_DESTROY) {
         stop_kill(j);
     } else {
-        (void)local_pidfd_kill(e->pidfd, SIGTERM); /* as above */
+        (void)host_pidfd_kill(e->pidfd, SIGTERM); /* as above */
         local_job_tick(j, half < GRACE_MS ? half : GRACE_MS, stop_kill);
     }
 }
