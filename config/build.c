@@ -235,6 +235,16 @@ static void check_overlap(struct build *b, const struct yaml_node *at, const str
                 SHOW(p->name), p->uid_first, p->uid_count, SHOW(o->name), o->uid_first, o->uid_count);
 }
 
+/* A key that another kind of provider has. */
+static void check_foreign_key(struct build *b, const struct yaml_node *provider, const char *key,
+                              const char *kind)
+{
+    const struct yaml_node *n = yaml_get(provider, key);
+    if (n != NULL)
+        source_complain_key(b->source, n, NULL, "`%s` is a key of providers of kind `%s`: remove it", key,
+                            kind);
+}
+
 static void build_providers(struct build *b)
 {
     const struct yaml_node *all = node_child(b->root, "providers", YAML_MAP);
@@ -246,12 +256,22 @@ static void build_providers(struct build *b)
         p->name = n->key;
         (void)tenancy_index_add(&b->t->arena, &b->t->index->providers, p->name,
                                 p); /* keys of a map are unique */
-        if (!slice_eq_str(node_text(n, "providers.*.kind"), "local"))
+        struct slice kind = node_text(n, "providers.*.kind");
+        if (slice_eq_str(kind, "local"))
+            p->kind = PROVIDER_LOCAL;
+        else if (slice_eq_str(kind, "docker"))
+            p->kind = PROVIDER_DOCKER;
+        else
             continue; /* reported */
-        p->kind = PROVIDER_LOCAL;
         struct slice binary = node_text(n, "providers.*.agent_binary");
         if (binary.p != NULL)
             p->agent_binary = source_path(b->source, &b->t->arena, binary);
+        if (p->kind == PROVIDER_DOCKER) {
+            p->endpoint = node_text(n, "providers.*.endpoint");
+            check_foreign_key(b, n, "uid_range", "local");
+            continue;
+        }
+        check_foreign_key(b, n, "endpoint", "docker");
         if (value_uid_range(node_text(n, "providers.*.uid_range"), &p->uid_first, &p->uid_count) == 0)
             check_overlap(b, n, p);
     }
@@ -349,6 +369,17 @@ static void read_server(struct arena *a, const struct yaml_node *n, struct confi
     }
 }
 
+static void check_image(struct build *b, const struct yaml_node *n, const struct config_template *t)
+{
+    for (size_t i = 0; i < t->n_providers && t->image.p == NULL; i++)
+        if (t->providers[i]->kind == PROVIDER_DOCKER) {
+            source_complain_key(b->source, n, NULL,
+                                "template `%s` has no `image`, which its provider `%s` (docker) needs",
+                                SHOW(t->name), SHOW(t->providers[i]->name));
+            return;
+        }
+}
+
 static void read_template(struct build *b, const struct yaml_node *n, struct config_template *t)
 {
     struct arena *a = &b->t->arena;
@@ -368,7 +399,10 @@ static void read_template(struct build *b, const struct yaml_node *n, struct con
     t->network_line = network != NULL ? network->key_line : n->key_line;
     build_template_network(b, network, t);
     read_server(a, n, t);
-    struct slice after = node_text(node_child(n, "idle", YAML_MAP), "templates.*.idle.suspend_after");
+    const struct yaml_node *idle = node_child(n, "idle", YAML_MAP);
+    t->suspend_freezes = slice_eq_str(node_text(idle, "templates.*.idle.suspend"), "freeze");
+    check_image(b, n, t);
+    struct slice after = node_text(idle, "templates.*.idle.suspend_after");
     (void)duration_parse(after, &t->suspend_after_ms); /* absent or reported: 0, never */
 }
 

@@ -25,6 +25,7 @@ enum setting_type {
     SETTING_REFERENCE,      /* env:NAME or file:path */
     SETTING_FILE_REFERENCE, /* file:path alone: the file may not be there yet */
     SETTING_HASH,           /* sha256:<hex> */
+    SETTING_ENGINE,         /* unix:///path of a Docker engine on this host */
     SETTING_UID_RANGE,
     SETTING_ZONE,      /* IANA time zone */
     SETTING_NAMESPACE, /* a legal name or "*" */

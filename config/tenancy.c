@@ -37,6 +37,16 @@ int role_parse(struct slice s, enum role *ret)
     return E_INVALID;
 }
 
+const char *provider_kind_name(enum provider_kind k)
+{
+    static const char *const names[] = {[PROVIDER_LOCAL] = "local",
+                                        [PROVIDER_DOCKER] = "docker",
+                                        [PROVIDER_E2B] = "e2b",
+                                        [PROVIDER_DAYTONA] = "daytona"};
+    must((size_t)k < ARRAY_LEN(names));
+    return names[k];
+}
+
 bool env_name_is_valid(struct slice name)
 {
     if (name.n == 0 || name.n > 256 || (name.p[0] >= '0' && name.p[0] <= '9'))
@@ -251,6 +261,7 @@ static void diff_providers(const struct tenancy *old, const struct tenancy *now,
         const char *what = was == NULL                                     ? "is new"
                            : was->kind != p->kind                          ? "has another `kind`"
                            : !slice_eq(was->agent_binary, p->agent_binary) ? "has another `agent_binary`"
+                           : !slice_eq(was->endpoint, p->endpoint)         ? "has another `endpoint`"
                            : was->uid_first != p->uid_first || was->uid_count != p->uid_count
                                ? "has another `uid_range`"
                                : NULL;

@@ -27,12 +27,13 @@ struct config_key { /* a service key named in the file */
 };
 
 enum provider_kind { PROVIDER_LOCAL, PROVIDER_DOCKER, PROVIDER_E2B, PROVIDER_DAYTONA };
+const char *provider_kind_name(enum provider_kind k);
 struct config_provider {
     struct slice name;
     enum provider_kind kind;
-    /* local */
     struct slice agent_binary;     /* path of the sandbox-agent server; default: beside the reeve binary */
-    uint32_t uid_first, uid_count; /* own uids when started by root; default 200000, 1000 */
+    uint32_t uid_first, uid_count; /* local: own uids when started by root; default 200000, 1000 */
+    struct slice endpoint;         /* docker: "unix:///path" of the engine's socket */
 };
 
 enum gateway_kind { GATEWAY_BUILTIN, GATEWAY_LITELLM, GATEWAY_PLAIN };
@@ -73,6 +74,7 @@ struct config_template {
     } * env;
     size_t n_env;
     int64_t suspend_after_ms; /* 0: never */
+    bool suspend_freezes;     /* where the provider can; else it is stopped */
 };
 
 enum budget_at_limit { AT_LIMIT_BLOCK };

@@ -20,7 +20,8 @@
 
 #define ZONE_FOLDER "/usr/share/zoneinfo"
 /* More than any budget needs; keeps sums of limits far from the edge of 128 bits. */
-#define MONEY_UNITS_MAX 1000000000000000ll
+#define UNIX_PATH_LEN_MAX 107
+#define MONEY_UNITS_MAX   1000000000000000ll
 
 bool choices_have(const char *words, struct slice word)
 {
@@ -276,6 +277,20 @@ static int check_store(struct slice text, struct err *err)
     return err_set(err, E_INVALID, "expected `sqlite`");
 }
 
+/* Sockets cross the wall by descriptors: the engine must run on this host. */
+static int check_engine(struct slice text, struct err *err)
+{
+    if (!slice_starts(text, SL("unix:/")) || slice_find(text, '\0') != SIZE_MAX)
+        return err_set(
+            err, E_INVALID,
+            "expected `unix:///path`: sealed sandboxes need the engine on this host, by its socket");
+    if (text.n - 5 > UNIX_PATH_LEN_MAX)
+        return err_set(err, E_INVALID,
+                       "expected a path of at most %d bytes: a unix socket's address has no more",
+                       UNIX_PATH_LEN_MAX);
+    return 0;
+}
+
 static int check_uid_range(struct slice text, struct err *err)
 {
     uint32_t first, count;
@@ -370,6 +385,8 @@ int value_check(const struct setting *row, struct slice text, struct err *err)
         return check_reference(row, text, err);
     case SETTING_HASH:
         return check_hash(text, err);
+    case SETTING_ENGINE:
+        return check_engine(text, err);
     case SETTING_UID_RANGE:
         return check_uid_range(text, err);
     case SETTING_ZONE:

@@ -184,6 +184,14 @@ static void on_provider_event(struct slice sandbox_id, struct slice workspace_id
         scheduler_on_provider_event(c->scheduler, sandbox_id, workspace_id, what);
 }
 
+static void on_provider_progress(struct slice sandbox_id, struct slice workspace_id, const char *text,
+                                 void *data)
+{
+    struct controller *c = data;
+    if (c->scheduler != NULL)
+        scheduler_on_provider_progress(c->scheduler, sandbox_id, workspace_id, text);
+}
+
 char *beside_binary(const char *name)
 {
     char exe[PATH_MAX];
@@ -208,15 +216,15 @@ char *beside_binary(const char *name)
     return mem_strdup(name);
 }
 
-/* What a local provider is opened with, as long as it may have to be tried again. */
-struct local_place {
-    char *name, *root, *init, *agent;
+/* What a provider is opened with, as long as it may have to be tried again. */
+struct provider_place {
+    char *name, *root, *init, *agent, *endpoint;
     uint32_t uid_first, uid_count;
 };
 
 static int open_local(struct loop *l, void *data, struct provider **ret, struct err *err)
 {
-    const struct local_place *at = data;
+    const struct provider_place *at = data;
     struct local_options o = {.name = slice_str(at->name),
                               .root = at->root,
                               .init_path = at->init,
@@ -226,9 +234,21 @@ static int open_local(struct loop *l, void *data, struct provider **ret, struct 
     return provider_local_open(l, &o, ret, err);
 }
 
-static void local_place_free(void *data)
+static int open_docker(struct loop *l, void *data, struct provider **ret, struct err *err)
 {
-    struct local_place *at = data;
+    const struct provider_place *at = data;
+    struct docker_options o = {.name = slice_str(at->name),
+                               .endpoint = at->endpoint,
+                               .root = at->root,
+                               .init_path = at->init,
+                               .agent_binary = at->agent};
+    return provider_docker_open(l, &o, ret, err);
+}
+
+static void provider_place_free(void *data)
+{
+    struct provider_place *at = data;
+    mem_free(at->endpoint);
     mem_free(at->name);
     mem_free(at->root);
     mem_free(at->init);
@@ -240,19 +260,23 @@ static void open_provider(struct controller *c, const struct config_provider *p)
 {
     struct err err = {0};
     struct buf root = BUF_INIT(PATH_MAX);
-    struct local_place *at = MEM_NEW(struct local_place);
+    struct provider_place *at = MEM_NEW(struct provider_place);
     (void)buf_printf(&root, "%.*s/%.*s", SL_ARG(c->tenancy->data_dir), SL_ARG(p->name));
     at->name = mem_strndup(p->name.p, p->name.n);
     at->root = mem_strdup(buf_cstr(&root));
     at->init = beside_binary("reeve-init");
     at->agent = p->agent_binary.n > 0 ? mem_strndup(p->agent_binary.p, p->agent_binary.n)
                                       : beside_binary("sandbox-agent");
+    at->endpoint = p->endpoint.n > 0 ? mem_strndup(p->endpoint.p, p->endpoint.n) : NULL;
     at->uid_first = p->uid_first;
     at->uid_count = p->uid_count;
     buf_fini(&root);
-    struct provider *made = provider_standby_new(&c->loop, p->name, open_local, local_place_free, at, &err);
+    struct provider *made =
+        provider_standby_new(&c->loop, p->name, p->kind == PROVIDER_DOCKER ? open_docker : open_local,
+                             provider_place_free, at, &err);
     made->on_door = on_door;
     made->on_event = on_provider_event;
+    made->on_progress = on_provider_progress;
     made->data = c;
     c->providers[c->n_providers++] = made;
     const char *note = made->ops->caps(made)->limits_note;

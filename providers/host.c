@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,40 @@ bool host_id_is_valid(struct slice id)
             return false;
     }
     return true;
+}
+
+/* --- folders --- */
+
+static int fail(struct err *err, const char *what, const char *path)
+{
+    int e = errno;
+    return err_set(err, err_from_errno(e), "%s %s: %s", what, path, strerror(e));
+}
+
+int host_folder_make(const char *path, mode_t mode, struct err *err)
+{
+    if (mkdir(path, mode) != 0 && errno != EEXIST)
+        return fail(err, "cannot make", path);
+    if (chmod(path, mode) != 0) /* whatever the umask */
+        return fail(err, "cannot set the mode of", path);
+    return 0;
+}
+
+int host_root_make(const char *root, struct err *err)
+{
+    struct arena a = ARENA_INIT;
+    char *path = arena_strdup(&a, root);
+    int rc = 0;
+    for (char *p = strchr(path + 1, '/'); p != NULL && rc == 0; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        if (mkdir(path, 0755) != 0 && errno != EEXIST)
+            rc = fail(err, "cannot make", path);
+        *p = '/';
+    }
+    if (rc == 0)
+        rc = host_folder_make(root, 0700, err);
+    arena_fini(&a);
+    return rc;
 }
 
 int host_root_lock(const char *root, int *ret_fd, struct err *err)

@@ -18,6 +18,9 @@
 
 bool host_id_is_valid(struct slice id); /* [A-Za-z0-9._-]{1,128}, no leading '.' */
 
+/* Block. A folder that is there already gets the mode too. */
+int host_folder_make(const char *path, mode_t mode, struct err *err);
+int host_root_make(const char *root, struct err *err); /* mode 0700, with the folders above it */
 /* Takes `root`/lock for as long as *ret_fd is open; E_UNAVAILABLE when another controller has it. */
 int host_root_lock(const char *root, int *ret_fd, struct err *err);
 

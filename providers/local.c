@@ -236,9 +236,10 @@ static void stop_submit(struct provider *p, enum local_job_kind kind, struct sli
     local_job_submit(j);
 }
 
-static void op_suspend(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
-                       void *data)
+static void op_suspend(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
+                       provider_done_cb done, void *data)
 {
+    (void)kind; /* as suspend_keeps_memory says */
     stop_submit(p, JOB_SUSPEND, id, timeout_ms, done, data);
 }
 

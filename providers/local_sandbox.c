@@ -98,32 +98,14 @@ int local_file_read(const char *path, size_t max, struct buf *out, struct err *e
     }
 }
 
-static int folder_make(const char *path, mode_t mode, struct err *err)
-{
-    if (mkdir(path, mode) != 0 && errno != EEXIST)
-        return fail(err, "cannot make", path);
-    if (chmod(path, mode) != 0) /* whatever the umask */
-        return fail(err, "cannot set the mode of", path);
-    return 0;
-}
-
 int local_folders_make(const char *root, struct err *err)
 {
     struct arena a = ARENA_INIT;
-    char *path = arena_strdup(&a, root);
-    int rc = 0;
-    for (char *p = strchr(path + 1, '/'); p != NULL && rc == 0; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        if (mkdir(path, 0755) != 0 && errno != EEXIST)
-            rc = fail(err, "cannot make", path);
-        *p = '/';
-    }
+    int rc = host_root_make(root, err);
     if (rc == 0)
-        rc = folder_make(root, 0700, err);
+        rc = host_folder_make(arena_printf(&a, "%s/sandboxes", root), 0700, err);
     if (rc == 0)
-        rc = folder_make(arena_printf(&a, "%s/sandboxes", root), 0700, err);
-    if (rc == 0)
-        rc = folder_make(arena_printf(&a, "%s/homes", root), 0700, err);
+        rc = host_folder_make(arena_printf(&a, "%s/homes", root), 0700, err);
     if (rc == 0)
         rc = local_folder_sync(root, err);
     arena_fini(&a);
@@ -475,11 +457,11 @@ int local_sandbox_create(const struct local_place *w, const struct local_record 
     if (rc == 0)
         rc = local_tree_remove(parent, name, NULL, err); /* from a create that died */
     if (rc == 0)
-        rc = folder_make(folder, 0700, err);
+        rc = host_folder_make(folder, 0700, err);
     if (rc == 0)
-        rc = folder_make(arena_printf(&a, "%s/control", folder), 0755, err);
+        rc = host_folder_make(arena_printf(&a, "%s/control", folder), 0755, err);
     if (rc == 0)
-        rc = folder_make(arena_printf(&a, "%s/etc", folder), 0755, err);
+        rc = host_folder_make(arena_printf(&a, "%s/etc", folder), 0755, err);
     if (rc == 0)
         rc = record_write_in(folder, r, err);
     if (rc == 0 && rename(folder, path) != 0)
@@ -530,11 +512,11 @@ int local_sandbox_prepare(const struct local_place *w, const struct local_record
         {"nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"},
         {"resolv.conf", "# no network but loopback\n"},
     };
-    int rc = folder_make(etc, 0755, err);
+    int rc = host_folder_make(etc, 0755, err);
     for (size_t i = 0; i < ARRAY_LEN(files) && rc == 0; i++)
         rc = local_file_write(etc, files[i].name, slice_str(files[i].text), 0644, false, err);
     if (rc == 0)
-        rc = folder_make(arena_printf(&a, "%s/control", path), 0755, err);
+        rc = host_folder_make(arena_printf(&a, "%s/control", path), 0755, err);
     arena_fini(&a);
     return rc;
 }

@@ -4,7 +4,8 @@
  * with E_TIMEOUT (or E_UNKNOWN_OUTCOME where the provider may have acted). Calls on one sandbox are made one
  * at a time by the holder of its workspace's lease. Errors are normalised: E_AUTH, E_NOT_FOUND, E_EXISTS (the
  * name is taken), E_BUSY, E_RATE, E_CAPACITY, E_INVALID (cannot pass by waiting), E_UNKNOWN_OUTCOME, E_GONE,
- * E_UNAVAILABLE (the provider is down), E_NO_SPACE, E_TIMEOUT. */
+ * E_UNAVAILABLE (the provider is down), E_NO_SPACE, E_TIMEOUT; E_AGAIN (create only): nothing was made, what
+ * it needs is on its way, and an event will say when to ask again. */
 #ifndef REEVE_PROVIDERS_PROVIDER_H
 #define REEVE_PROVIDERS_PROVIDER_H
 
@@ -73,6 +74,10 @@ struct provider_caps {
         *limits_note; /* what of cpus/memory/disk/processes this machine does not enforce; "" when all are */
 };
 
+/* Stop ends the processes and frees their memory. Freeze keeps both, and is quick; a provider whose
+ * suspend_keeps_memory is false stops all the same. */
+enum suspend_kind { SUSPEND_STOP, SUSPEND_FREEZE };
+
 typedef void (*provider_done_cb)(int code, const struct err *err, void *data);
 typedef void (*provider_info_cb)(int code, const struct sandbox_info *info, const struct err *err,
                                  void *data);
@@ -85,6 +90,10 @@ typedef void (*provider_door_cb)(struct slice sandbox_id, struct slice workspace
 /* Something changed that describe would show (exit, server restarts). A hint: look again. */
 typedef void (*provider_event_cb)(struct slice sandbox_id, struct slice workspace_id, const char *what,
                                   void *data);
+#define PROVIDER_EVENT_AGAIN "again" /* after a create that was answered E_AGAIN: ask again now */
+/* How far what a create waits for is: a sentence for people. */
+typedef void (*provider_progress_cb)(struct slice sandbox_id, struct slice workspace_id, const char *text,
+                                     void *data);
 
 struct provider_ops {
     const struct provider_caps *(*caps)(struct provider *p);
@@ -102,8 +111,8 @@ struct provider_ops {
      * left alone when it runs. */
     void (*start)(struct provider *p, struct slice id, const struct sandbox_server *server,
                   int64_t timeout_ms, provider_done_cb done, void *data);
-    void (*suspend)(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
-                    void *data);
+    void (*suspend)(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
+                    provider_done_cb done, void *data);
     /* After suspend: as start. */
     void (*resume)(struct provider *p, struct slice id, const struct sandbox_server *server,
                    int64_t timeout_ms, provider_done_cb done, void *data);
@@ -123,7 +132,8 @@ struct provider {
     struct slice name; /* as configured */
     provider_door_cb on_door;
     provider_event_cb on_event;
-    void *data; /* for the two */
+    provider_progress_cb on_progress; /* may be NULL */
+    void *data;                       /* for the three */
 };
 
 /* --- local: bubblewrap on this host --- */
@@ -137,5 +147,18 @@ struct local_options {
 /* 0, or E_INVALID / E_UNAVAILABLE saying what is missing on this machine. */
 int provider_local_open(struct loop *l, const struct local_options *o, struct provider **ret,
                         struct err *err);
+
+/* --- docker: sealed containers of a Docker engine on this host --- */
+struct docker_options {
+    struct slice name;
+    const char *endpoint;     /* "unix:///var/run/docker.sock" */
+    const char *root;         /* folder for the sandboxes' sockets; absolute; made when absent */
+    const char *init_path;    /* the static reeve-init binary */
+    const char *agent_binary; /* the sandbox-agent server */
+};
+/* 0, or E_INVALID / E_UNAVAILABLE saying what is missing on this machine. Does not ask the engine: while that
+ * is away, calls answer E_UNAVAILABLE. */
+int provider_docker_open(struct loop *l, const struct docker_options *o, struct provider **ret,
+                         struct err *err);
 
 #endif

@@ -46,6 +46,13 @@ static void on_event(struct slice sandbox_id, struct slice workspace_id, const c
         b->p.on_event(sandbox_id, workspace_id, what, b->p.data);
 }
 
+static void on_progress(struct slice sandbox_id, struct slice workspace_id, const char *text, void *data)
+{
+    struct standby *b = data;
+    if (b->p.on_progress != NULL)
+        b->p.on_progress(sandbox_id, workspace_id, text, b->p.data);
+}
+
 /* True when the provider is there. */
 static bool is_open(struct standby *b)
 {
@@ -63,6 +70,7 @@ static bool is_open(struct standby *b)
     }
     b->real->on_door = on_door;
     b->real->on_event = on_event;
+    b->real->on_progress = on_progress;
     b->real->data = b;
     return true;
 }
@@ -150,12 +158,12 @@ static void op_start(struct provider *p, struct slice id, const struct sandbox_s
         refuse(b, done, NULL, NULL, data);
 }
 
-static void op_suspend(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
-                       void *data)
+static void op_suspend(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
+                       provider_done_cb done, void *data)
 {
     struct standby *b = of(p);
     if (is_open(b))
-        b->real->ops->suspend(b->real, id, timeout_ms, done, data);
+        b->real->ops->suspend(b->real, id, kind, timeout_ms, done, data);
     else
         refuse(b, done, NULL, NULL, data);
 }

@@ -123,8 +123,30 @@ void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, s
     if (strcmp(what, "server_started") == 0 && e->work != NULL && e->work->is_healing) {
         return; /* that is what we are waiting for */
     }
+    if (strcmp(what, PROVIDER_EVENT_AGAIN) == 0) {
+        if (e->fact.wish == WISH_RUNNING && !e->fact.has_sandbox) {
+            e->retry_ms = 0;
+            reconcile_kick(e);
+        }
+        return;
+    }
     struct buf reason = BUF_INIT(REASON_MAX - 1);
     (void)buf_printf(&reason, "the provider reports: %.100s", what);
     doubt_event(e, buf_cstr(&reason));
+    buf_fini(&reason);
+}
+
+void scheduler_on_provider_progress(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
+                                    const char *text)
+{
+    struct entry *e;
+    HASH_FIND(hh, s->by_id, workspace_id.p, workspace_id.n, e);
+    if (e == NULL || e->is_new || s->is_closing || !slice_eq_str(sandbox_id, e->sandbox_name) ||
+        e->fact.wish != WISH_RUNNING || e->fact.has_sandbox || e->retry_ms == 0) {
+        return; /* it waits for something else by now */
+    }
+    struct buf reason = BUF_INIT(REASON_MAX - 1);
+    (void)buf_printf(&reason, "provider %.*s: create: %.300s", SL_ARG(e->fact.provider), text);
+    entry_note(e, buf_cstr(&reason));
     buf_fini(&reason);
 }

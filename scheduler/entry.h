@@ -399,6 +399,8 @@ void work_end(struct work *w);  /* the pass is over: look whether another one is
  * nothing). place NULL: it was not the provider. `renew`: the next one begins with a fresh sandbox. */
 void work_fail(struct work *w, const char *doing, int code, const struct err *err);
 void work_fail_renew(struct work *w, const char *doing, int code, const struct err *err, enum renewal renew);
+/* Not a failure: the provider said E_AGAIN to a create. The next pass comes with its event. */
+void work_wait(struct work *w, const struct err *err);
 int64_t work_backoff_ms(struct scheduler *s, unsigned failures);
 /* `done` of a change after which the pass is made anew; `data` is the work. */
 void on_step_saved(struct entry *e, int code, const struct err *err, void *data);

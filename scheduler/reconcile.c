@@ -168,7 +168,7 @@ static void on_created(int code, const struct err *err, void *data)
 {
     struct work *w = data;
     start_release(w);
-    place_result(w->s, w->place, code, err);
+    place_result(w->s, w->place, code == E_AGAIN ? 0 : code, err);
     if (code == 0) {
         w->s->stats.created++;
         work_describe(w);
@@ -177,6 +177,8 @@ static void on_created(int code, const struct err *err, void *data)
         work_describe(w); /* a former attempt of ours whose answer was lost: adopted if the labels say so */
     } else if (w->s->is_closing) {
         work_end(w);
+    } else if (code == E_AGAIN) {
+        work_wait(w, err);
     } else if (!try_elsewhere(w, code)) {
         work_fail(w, "create", code, err);
     }
@@ -346,7 +348,9 @@ static void decide_suspend(struct work *w, const struct sandbox_info *i)
         (void)err_set(&err, E_BUSY, "%s is still running", e->sandbox_name);
         work_fail(w, "suspend", E_BUSY, &err);
     } else {
-        p->ops->suspend(p, slice_str(e->sandbox_name), w->s->o.timing.call_long_ms, on_suspended, w);
+        const struct config_template *t = template_of(e);
+        enum suspend_kind kind = t != NULL && t->suspend_freezes ? SUSPEND_FREEZE : SUSPEND_STOP;
+        p->ops->suspend(p, slice_str(e->sandbox_name), kind, w->s->o.timing.call_long_ms, on_suspended, w);
     }
 }
 

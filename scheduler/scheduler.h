@@ -135,6 +135,9 @@ void scheduler_suspect(struct scheduler *s, struct workspace *ws);
 /* From a provider's on_event. May come at any rate: see doubt.c. */
 void scheduler_on_provider_event(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
                                  const char *what);
+/* From a provider's on_progress: the reason that is shown while a create waits. */
+void scheduler_on_provider_progress(struct scheduler *s, struct slice sandbox_id, struct slice workspace_id,
+                                    const char *text);
 
 /* Figures for /metrics. */
 struct scheduler_stats {

@@ -141,6 +141,17 @@ void work_fail(struct work *w, const char *doing, int code, const struct err *er
     work_fail_renew(w, doing, code, err, RENEW_NO);
 }
 
+void work_wait(struct work *w, const struct err *err)
+{
+    struct entry *e = w->e;
+    char reason[REASON_MAX];
+    e->is_attempt_used = false;                                 /* nothing was made under its name */
+    e->retry_ms = now_mono(w->s) + w->s->o.timing.retry_max_ms; /* in case the event gets lost */
+    reason_make(w, "create", err->msg, reason);
+    entry_note(e, reason);
+    work_end(w);
+}
+
 /* `done` of a change after which the pass is made anew. */
 void on_step_saved(struct entry *e, int code, const struct err *err, void *data)
 {

@@ -235,9 +235,10 @@ static void list_providers(struct request *rq)
     for (size_t i = 0; i < rq->c->n_providers; i++) {
         struct provider *p = rq->c->providers[i];
         const struct provider_caps *caps = p->ops->caps(p);
+        const struct config_provider *config = tenancy_provider(rq->c->tenancy, p->name);
         jsonw_object(&w);
         jsonw_kslice(&w, "name", p->name);
-        jsonw_kstr(&w, "kind", "local");
+        jsonw_kstr(&w, "kind", provider_kind_name(config != NULL ? config->kind : PROVIDER_LOCAL));
         jsonw_kbool(&w, "sealed", caps->is_sealed);
         jsonw_kbool(&w, "suspend_keeps_memory", caps->suspend_keeps_memory);
         jsonw_kbool(&w, "outlives_controller", caps->outlives_controller);

@@ -3,7 +3,7 @@
  * Happy path: connect to the socket in the read-only folder, say hello, answer requests one by one; a
  * connected socket is sent and our copy closed at once, the door's copy stays here for ever. Failure paths:
  * whenever the connection is gone (Reeve restarts, refuses, breaks off) connects under way are dropped and
- * connecting is tried again, 50 ms to 1 s apart; the server inside does not notice. A frame that breaks the
+ * connecting is tried again, 5 ms to 1 s apart; the server inside does not notice. A frame that breaks the
  * protocol ends the connection. What cannot be queued (Reeve stopped reading) ends it too. */
 #include "providers/init/init.h"
 
@@ -18,7 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define RETRY_FIRST_MS 50
+#define RETRY_FIRST_MS 5
 #define RETRY_MAX_MS   1000
 #define OUT_MAX        256
 #define OUT_BYTES      (32 + INIT_TAIL_MAX)

@@ -552,10 +552,11 @@ static void fake_resume(struct provider *p, struct slice id, const struct sandbo
     c->done = done;
     fake_server(c, server);
 }
-static void fake_suspend(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
-                         void *data)
+static void fake_suspend(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
+                         provider_done_cb done, void *data)
 {
     (void)timeout_ms;
+    (void)kind;
     fake_call(p, F_SUSPEND, id, data)->done = done;
 }
 static void fake_destroy(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,

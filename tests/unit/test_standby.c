@@ -124,9 +124,10 @@ static void behind_resume(struct provider *p, struct slice id, const struct sand
     asked(p, "resume", id, timeout_ms, data)->done = done;
     ((struct behind *)(void *)p)->arg = server;
 }
-static void behind_suspend(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
-                           void *data)
+static void behind_suspend(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
+                           provider_done_cb done, void *data)
 {
+    assert_int_equal(kind, SUSPEND_STOP);
     asked(p, "suspend", id, timeout_ms, data)->done = done;
 }
 static void behind_destroy(struct provider *p, struct slice id, int64_t timeout_ms, provider_done_cb done,
@@ -318,7 +319,7 @@ static void call(struct world *w, size_t op)
         p->ops->start(p, id, &server, ms, on_done, w);
         break;
     case 4:
-        p->ops->suspend(p, id, ms, on_done, w);
+        p->ops->suspend(p, id, SUSPEND_STOP, ms, on_done, w);
         break;
     case 5:
         p->ops->resume(p, id, &server, ms, on_done, w);
@@ -414,7 +415,7 @@ static void test_opens_before_answer(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    w->p->ops->suspend(w->p, SL("ws-1"), 10, on_done, w);
+    w->p->ops->suspend(w->p, SL("ws-1"), SUSPEND_STOP, 10, on_done, w);
     clock_manual_advance(&w->clock, STANDBY_RETRY_MS);
     w->p->ops->describe(w->p, SL("ws-1"), 10, on_info, w);
     assert_int_equal(w->opens, 2);

@@ -220,8 +220,9 @@ static void test_keys(void **state)
 static void test_every_problem_at_once(void **state)
 {
     (void)state;
-    static const char *const names[] = {"empty",      "everything", "later",  "latin1", "network", "numbers",
-                                        "references", "sections",   "strict", "tab",    "unclosed"};
+    static const char *const names[] = {"docker",   "empty",   "everything", "later",
+                                        "latin1",   "network", "numbers",    "references",
+                                        "sections", "strict",  "tab",        "unclosed"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         struct loaded l;
         struct buf expected, printed = BUF_INIT(1 << 20);
