@@ -1,5 +1,6 @@
 // A model gateway that is not there: answers model calls as Anthropic's API does, asks Reeve whose key it is, and
-// reports what was used afterwards, in the plain dialect. A prompt "use IN OUT" says how many tokens a call uses.
+// reports what was used afterwards, in the plain dialect. A prompt "use IN OUT" says how many tokens a call uses, "say
+// WORDS" what is answered, "run COMMAND" that a shell's tool is called first.
 import http from 'node:http';
 import { sha256 } from './lib.mjs';
 
@@ -36,7 +37,8 @@ export class Gateway {
         this.calls.push({ method: rq.method, url: rq.url, headers: rq.headers, text });
         this.pending++;
         try {
-            await this.call(rq, answer, JSON.parse(text));
+            if (rq.method === 'HEAD') answer.writeHead(200).end();
+            else await this.call(rq, answer, JSON.parse(text));
         } catch (e) {
             this.failed = e;
             if (!answer.headersSent) answer.writeHead(500).end();
@@ -66,26 +68,34 @@ export class Gateway {
             answer.writeHead(401, { 'content-type': 'application/json' }).end('{"type":"error","error":{"type":"authentication_error"}}');
             return;
         }
-        const [, input, output] = /use (\d+) (\d+)/.exec(body.messages.at(-1).content).map(Number);
+        const asked = lastText(body);
+        const [input, output] = (/use (\d+) (\d+)/.exec(asked) ?? [0, 12, 5]).slice(1).map(Number);
+        if (rq.url.startsWith('/v1/messages/count_tokens')) {
+            answer.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ input_tokens: input }));
+            return;
+        }
+        const words = /say ([^\n]*)/.exec(asked)?.[1] ?? 'to be sure';
+        const command = body.tools?.some((tool) => tool.name === 'Bash') ? /^run ([^\n]*)/m.exec(asked)?.[1] : undefined;
+        const block = command
+            ? { type: 'tool_use', id: `toolu_${this.sequence}`, name: 'Bash', input: { command, description: 'as asked' } }
+            : { type: 'text', text: words };
+        const stop = { stop_reason: command ? 'tool_use' : 'end_turn', stop_sequence: null };
+        const message = { id, type: 'message', role: 'assistant', model: body.model };
         if (body.stream) {
             answer.writeHead(200, { 'content-type': 'text/event-stream' });
             const event = (data) => answer.write(`event: ${data.type}\ndata: ${JSON.stringify(data)}\n\n`);
-            event({ type: 'message_start', message: { id, model: body.model, usage: { input_tokens: input, output_tokens: 1 } } });
-            for (const word of ['to', ' be', ' sure']) event({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text: word } });
-            event({ type: 'message_delta', usage: { output_tokens: output } });
+            const delta = (it) => event({ type: 'content_block_delta', index: 0, delta: it });
+            event({ type: 'message_start', message: { ...message, content: [], stop_reason: null, stop_sequence: null, usage: { input_tokens: input, output_tokens: 1 } } });
+            event({ type: 'content_block_start', index: 0, content_block: command ? { ...block, input: {} } : { ...block, text: '' } });
+            if (command) delta({ type: 'input_json_delta', partial_json: JSON.stringify(block.input) });
+            else for (const word of words.match(/ ?[^ ]+/g)) delta({ type: 'text_delta', text: word });
+            event({ type: 'content_block_stop', index: 0 });
+            event({ type: 'message_delta', delta: stop, usage: { input_tokens: input, output_tokens: output } });
             event({ type: 'message_stop' });
             answer.end();
         } else {
             answer.writeHead(200, { 'content-type': 'application/json' });
-            answer.end(
-                JSON.stringify({
-                    id,
-                    type: 'message',
-                    model: body.model,
-                    content: [{ type: 'text', text: 'to be sure' }],
-                    usage: { input_tokens: input, output_tokens: output },
-                }),
-            );
+            answer.end(JSON.stringify({ ...message, ...stop, content: [block], usage: { input_tokens: input, output_tokens: output } }));
         }
         const event = { id, key_hash: sha256(key), model: body.model, time: new Date().toISOString(), tokens: { input, output }, call_type: 'messages' };
         const told = await this.report([event]);
@@ -97,4 +107,13 @@ export class Gateway {
         this.server.closeAllConnections();
         this.server.close();
     }
+}
+
+/** What was asked last; of a tool's result, that. */
+function lastText(body) {
+    const { content } = body.messages.findLast((m) => m.role === 'user');
+    if (typeof content === 'string') return content;
+    const result = content.find((part) => part.type === 'tool_result')?.content;
+    if (result !== undefined) return `say it gave: ${typeof result === 'string' ? result : result.map((part) => part.text ?? '').join(' ')}`;
+    return content.findLast((part) => part.type === 'text')?.text ?? '';
 }

@@ -19,6 +19,9 @@ export const isLong = (process.env.REEVE_LONG ?? '') !== '' && process.env.REEVE
 // A sanitized or busy machine is slower, never wrong: every deadline is multiplied.
 export const slow = Number(process.env.E2E_SLOW ?? (reeveBinary.includes('san') ? 4 : 1));
 
+/** Where the sandboxes of the suite that runs are: `local`, or `docker` with an engine; set by run.mjs. */
+export const target = { provider: 'local', engine: undefined };
+
 // --- small things ---------------------------------------------------------------------------------------------------
 
 export class Skip extends Error {}
@@ -145,6 +148,7 @@ function agentBinary() {
 /** Skips, with the reason, when sandboxes cannot run here. */
 export function needSandboxes() {
     if (!fs.existsSync(reeveBinary)) throw new Error(`${reeveBinary} does not exist: make build/reeve, or set REEVE_BIN`);
+    if (target.provider === 'docker') return;
     const which = spawnSync('bwrap', ['--version'], { encoding: 'utf8' });
     if (which.error) skip('bwrap is not installed');
     if (!agentBinary()) skip('the sandbox-agent server is missing: build/sandbox-agent, or REEVE_AGENT_BINARY');
@@ -263,6 +267,7 @@ export class Reeve {
             reeve.init();
             reeve.config = reeve.starter(await freePort());
             edit?.(reeve.config, reeve.folder);
+            if (target.provider === 'docker') reeve.onDocker();
             await reeve.run();
         } catch (e) {
             reeve.destroy();
@@ -326,6 +331,15 @@ export class Reeve {
                 globex: { gateway: 'main', templates: ['coding'], keys: keys('globex') },
             },
         };
+    }
+
+    /** What was meant for sandboxes on this host, in containers. */
+    onDocker() {
+        this.config.providers = { docker: { kind: 'docker', endpoint: target.engine.endpoint, agent_binary: agentBinary() } };
+        for (const template of Object.values(this.config.templates)) {
+            template.providers = template.providers.map((name) => (name === 'local' ? 'docker' : name));
+            template.image ??= 'reeve/agent:latest';
+        }
     }
 
     writeConfig() {

@@ -1,10 +1,11 @@
-// Runs the end-to-end tests: `node tests/e2e/run.mjs [FILE[/WORDS]…]`, FILE as in FILE.test.mjs, WORDS a part of a
-// test's name. Ends with "N passed, N failed, N skipped" and exit code 0 only without failures. REEVE_LONG=1 also runs
+// Runs the end-to-end tests: `node tests/e2e/run.mjs [FILE[@docker][/WORDS]…]`, FILE as in FILE.test.mjs, WORDS a part
+// of a test's name; with @docker its sandboxes are containers of an engine that is started for the run. Ends with "N passed, N failed, N skipped" and exit code 0 only without failures. REEVE_LONG=1 also runs
 // what takes minutes; REEVE_REQUIRE=all makes a skip a failure.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { endEverything, isLong, slow, Skip, within } from './lib.mjs';
+import { Docker } from './docker.mjs';
+import { endEverything, isLong, slow, Skip, target, within } from './lib.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const wanted = process.argv.slice(2);
@@ -14,11 +15,14 @@ const files = fs
     .map((name) => name.slice(0, -'.test.mjs'.length))
     .sort();
 
+const fileOf = (w) => w.split('/')[0];
 for (const w of wanted)
-    if (!files.includes(w.split('/')[0])) {
-        console.error(`no ${w.split('/')[0]}.test.mjs; there are: ${files.join(', ')}`);
+    if (!files.includes(fileOf(w).replace(/@docker$/, ''))) {
+        console.error(`no ${fileOf(w)}.test.mjs; there are: ${files.join(', ')}`);
         process.exit(2);
     }
+// without a wish everything once, on this host
+const suites = wanted.length === 0 ? files : [...new Set(wanted.map(fileOf))];
 
 const isChosen = (file, name) =>
     wanted.length === 0 || wanted.some((w) => w === file || (w.startsWith(`${file}/`) && name.includes(w.slice(file.length + 1))));
@@ -53,12 +57,32 @@ async function attempt(file, name, ms, fn) {
     }
 }
 
-for (const file of files) {
+/** The engine and the image that workspaces start from, for all suites that want them. */
+async function useDocker() {
+    target.provider = 'docker';
+    if (target.engine) return;
+    const engine = await Docker.start();
+    await engine.image();
+    target.engine = engine;
+}
+
+/** What the suite's Reeve has deleted, the engine no longer has. */
+async function isEmpty() {
+    const left = [...(await target.engine.containers()).map((c) => c.Names[0]), ...(await target.engine.volumes()).map((v) => v.Name)];
+    if (left.length > 0) throw new Error(`left in the engine: ${left.join(' ')}`);
+}
+
+for (const file of suites) {
     const suite = { tests: [], before: [], after: [], context: () => '' };
     globalThis.suite = suite;
-    if (!wanted.length || wanted.some((w) => w.split('/')[0] === file)) await import(`./${file}.test.mjs`);
+    await import(`./${file.replace(/@docker$/, '')}.test.mjs?${file}`);
     const chosen = suite.tests.filter((t) => isChosen(file, t.name) && (!t.long || isLong));
     if (chosen.length === 0) continue;
+    target.provider = 'local';
+    if (file.endsWith('@docker')) {
+        suite.before.unshift(useDocker);
+        suite.after.push(isEmpty);
+    }
     let made = { kind: 'passed' };
     for (const fn of suite.before) if (made.kind === 'passed') made = await attempt(file, 'before', 180000, fn);
     for (const t of chosen) {
@@ -70,6 +94,10 @@ for (const file of files) {
         if (got.kind === 'failed') report('failed', file, 'afterwards', got.ms, got.detail);
     }
     endEverything();
+}
+if (target.engine) {
+    const ended = await attempt('docker', 'the engine ends', 180000, () => target.engine.finish());
+    if (ended.kind === 'failed') report('failed', 'docker', 'the engine ends', ended.ms, ended.detail);
 }
 console.log(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`);
 process.exit(count.failed === 0 ? 0 : 1);
