@@ -3,6 +3,7 @@
 
 #include "base/core/mem.h"
 #include "controller/edge/door.h"
+#include "controller/edge/egress.h"
 
 #include <string.h>
 
@@ -103,6 +104,19 @@ void metrics_write(struct controller *c, struct buf *out)
     for (int class = 1; class < 6; class ++)
         (void)buf_printf(out, "reeve_http_responses_total{class=\"%dxx\"} %llu\n", class,
                          (unsigned long long)c->requests_total[class]);
+    const struct egress_stats *out_stats = egress_stats(c->egress);
+    head(out, "reeve_egress_decisions_total", "counter",
+         "Attempts to reach the outside, and connections cut.");
+    for (int k = 0; k < DECISION_KINDS; k++)
+        (void)buf_printf(out, "reeve_egress_decisions_total{decision=\"%s\"} %llu\n",
+                         decision_name((enum decision_kind)k), (unsigned long long)out_stats->by_kind[k]);
+    head(out, "reeve_egress_bytes_total", "counter", "Bytes that passed the way out.");
+    (void)buf_printf(out,
+                     "reeve_egress_bytes_total{direction=\"in\"} %llu\n"
+                     "reeve_egress_bytes_total{direction=\"out\"} %llu\n",
+                     (unsigned long long)out_stats->bytes_in, (unsigned long long)out_stats->bytes_out);
+    head(out, "reeve_egress_open", "gauge", "Connections to the outside.");
+    (void)buf_printf(out, "reeve_egress_open %zu\n", out_stats->open);
     head(out, "reeve_workspaces", "gauge", "Workspaces by state.");
     for (int s = WS_PROVISIONING; s <= WS_FAILED; s++)
         (void)buf_printf(out, "reeve_workspaces{state=\"%s\"} %zu\n",

@@ -10,7 +10,7 @@
 
 static const struct command_set *const sets[] = {&commands_serve,  &commands_workspace, &commands_billing,
                                                  &commands_budget, &commands_prices,    &commands_key,
-                                                 &commands_image};
+                                                 &commands_image,  &commands_egress};
 
 static struct {
     const struct command *command;

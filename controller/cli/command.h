@@ -41,7 +41,7 @@ struct command_set {
     size_t n;
 };
 extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_budget,
-    commands_prices, commands_key, commands_image;
+    commands_prices, commands_key, commands_image, commands_egress;
 
 /* --- the API, from a command --- */
 struct api_answer {

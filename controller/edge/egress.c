@@ -17,6 +17,7 @@
 #include <utlist.h>
 
 #define CONNECT_MS     ((int64_t)10 * 1000)
+#define HELLO_MS       ((int64_t)10 * 1000)
 #define TICK_MS        50   /* while somebody waits for tokens */
 #define SWEEP_MS       1000 /* idle connections */
 #define LOCAL_FRESH_MS 5000 /* addresses of this machine */
@@ -57,6 +58,7 @@ struct egress_open {
     struct connect_op *connecting;
     struct address addresses[RESOLVE_ADDRESSES_MAX];
     size_t n_addresses, at;
+    enum network_sni sni;
     bool is_why, is_cancelled, is_deferred;
     int code;
     struct err err;
@@ -289,6 +291,14 @@ static void fail_with(struct egress_open *o, enum decision_kind kind, int code, 
 
 static void connect_next(struct egress_open *o);
 
+static bool is_tls_port(const struct tenancy *t, uint16_t port)
+{
+    for (size_t i = 0; i < t->egress.n_tls_ports; i++)
+        if (t->egress.tls_ports[i] == port)
+            return true;
+    return false;
+}
+
 static void on_connected(int code, struct stream *s, const struct err *err, void *data)
 {
     struct egress_open *o = data;
@@ -311,7 +321,8 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
     }
     struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(o->workspace_id));
     struct egress_stream *es =
-        egress_stream_new(e, o->workspace, o->tenant, &o->target, &o->addresses[o->at - 1], s);
+        egress_stream_new(e, o->workspace, o->tenant, &o->target, &o->addresses[o->at - 1], o->sni,
+                          is_tls_port(o->tenancy, o->target.port), s);
     DL_APPEND(e->streams, es);
     e->stats.open++;
     o->stream = &es->base;
@@ -347,6 +358,7 @@ static void judge(struct egress_open *o)
         fail_with(o, DECISION_REFUSED, E_UNAUTHENTICATED, "gone", "this workspace is gone");
         return;
     }
+    o->sni = template->sni;
     verdict_addresses(&rules, &o->target, o->addresses, o->n_addresses, &o->verdict);
     if (!o->verdict.is_allowed)
         fail(o, DECISION_REFUSED, E_FORBIDDEN);
@@ -479,11 +491,12 @@ void egress_moved(struct egress_stream *s, size_t in, size_t out)
     }
     e->stats.bytes_in += in;
     e->stats.bytes_out += out;
-    if (mono - s->active_ms >= 1000) { /* traffic keeps it awake; once a second is enough */
+    s->active_ms = mono;
+    if (mono - s->touched_ms >= 1000) { /* traffic keeps it awake; once a second is enough */
         struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
         if (ws != NULL)
             scheduler_touch(e->c->scheduler, ws);
-        s->active_ms = mono;
+        s->touched_ms = mono;
     }
 }
 
@@ -523,6 +536,11 @@ static void cut(struct egress_stream *s, const char *reason, const char *fmt, ..
     egress_stream_cut(s);
 }
 
+void egress_hello_refused(struct egress_stream *s, const char *reason, const char *text)
+{
+    cut(s, reason, "%s", text);
+}
+
 static void sweep(struct egress *e, int64_t mono)
 {
     struct egress_stream *s, *tmp;
@@ -532,7 +550,10 @@ static void sweep(struct egress *e, int64_t mono)
         if (account_is_exhausted(s->workspace, wall) || account_is_exhausted(s->tenant, wall))
             cut(s, "window_bytes", "%s: the bytes of this window (`network.limits.bytes`) are used",
                 s->target.text);
-        else if (idle_ms != 0 && mono - s->active_ms > idle_ms)
+        else if (s->hello_ms != 0 && s->awaits_hello && mono - s->hello_ms > HELLO_MS)
+            cut(s, "bad_hello", "%s: the TLS hello is not whole after %lld s", s->target.text,
+                (long long)(HELLO_MS / 1000));
+        else if (idle_ms != 0 && !s->is_throttled && mono - s->active_ms > idle_ms)
             cut(s, "idle", "%s: nothing passed for %lld s (`network.limits.idle`)", s->target.text,
                 (long long)(idle_ms / 1000));
     }

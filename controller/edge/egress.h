@@ -57,8 +57,13 @@ struct egress_stream {
     struct egress *egress;
     struct account *workspace, *tenant; /* count it as open */
     struct target target;
-    struct address address;       /* connected to */
-    int64_t opened_ms, active_ms; /* monotonic */
+    struct address address;        /* connected to */
+    int64_t active_ms, touched_ms; /* monotonic: bytes passed; the workspace was told so */
+    enum network_sni sni;
+    bool is_tls_port;
+    struct buf hello; /* what the client sent, until its ClientHello is whole */
+    int64_t hello_ms; /* when its first byte came */
+    bool awaits_hello;
     bool wants_read;
     bool is_throttled; /* waits for tokens */
     bool owes_drain;
@@ -70,7 +75,7 @@ struct egress_stream {
 /* The inner stream is its own from now on. The accounts outlive it. */
 struct egress_stream *egress_stream_new(struct egress *e, struct account *workspace, struct account *tenant,
                                         const struct target *t, const struct address *at,
-                                        struct stream *inner);
+                                        enum network_sni sni, bool is_tls_port, struct stream *inner);
 /* Ends it as if it had broken: the owner's on_error comes, later. */
 void egress_stream_cut(struct egress_stream *s);
 /* There are tokens again. */
@@ -79,6 +84,8 @@ void egress_stream_go_on(struct egress_stream *s);
 /* egress.c, for egress_stream.c */
 void egress_moved(struct egress_stream *s, size_t in, size_t out); /* bytes passed */
 bool egress_must_wait(struct egress_stream *s);                    /* then egress_stream_go_on comes */
+/* The hello is not what the rules want: notes it and cuts. */
+void egress_hello_refused(struct egress_stream *s, const char *reason, const char *text);
 void egress_ended(struct egress_stream *s); /* it leaves the list, its slots are free */
 
 #endif

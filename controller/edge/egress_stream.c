@@ -2,13 +2,17 @@
  *
  * Happy path: bytes go through as slices, nothing is copied here. When a limit of bytes per second is
  * overdrawn, the source is not read and the sink says E_AGAIN until there are tokens again: that is ordinary
- * back-pressure to both ends. Failure paths: a cut, by a reload or a limit, looks to the owner like a broken
- * connection, told in a later turn. */
+ * back-pressure to both ends. What the client sends first is kept until it is known to be no TLS, or a whole
+ * ClientHello that names the server that was asked for; that alone is copied. Failure paths: a cut, by a
+ * reload or a limit, looks to the owner like a broken connection, told in a later turn. */
 #include "controller/edge/egress.h"
 
 #include "base/core/mem.h"
+#include "base/net/client_hello.h"
 
+#include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static struct egress_stream *of(struct stream *s)
 {
@@ -18,6 +22,7 @@ static struct egress_stream *of(struct stream *s)
 static void on_free(void *data)
 {
     struct egress_stream *s = data;
+    buf_fini(&s->hello);
     mem_free(s);
 }
 
@@ -106,12 +111,9 @@ static void es_read_stop(struct stream *base)
     stream_read_stop(of(base)->inner);
 }
 
-static int es_write(struct stream *base, const struct slice *v, size_t n)
+static int pass_on(struct egress_stream *s, const struct slice *v, size_t n)
 {
-    struct egress_stream *s = of(base);
     size_t all = 0;
-    if (s->is_broken)
-        return E_FORBIDDEN;
     for (size_t i = 0; i < n; i++)
         all += v[i].n;
     int rc = stream_write(s->inner, v, n);
@@ -126,9 +128,85 @@ static int es_write(struct stream *base, const struct slice *v, size_t n)
     return rc;
 }
 
+static int hello_refuse(struct egress_stream *s, const char *reason, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int hello_refuse(struct egress_stream *s, const char *reason, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    buf_fini(&s->hello);
+    egress_hello_refused(s, reason, text);
+    return E_FORBIDDEN;
+}
+
+/* Does the name in the hello agree with the one that was asked for? 0, or refused. An address has no name to
+ * agree with: a name that is sent all the same asks for something else than was judged. */
+static int hello_judge(struct egress_stream *s, const struct client_hello *h)
+{
+    char name[HOST_NAME_MAX_BYTES + 1];
+    if (!h->has_name) {
+        if (s->sni == SNI_ALLOW_MISSING || s->target.is_address)
+            return 0;
+        return hello_refuse(s, "sni_missing",
+                            "%s: the TLS hello names no server, and `network.sni` is `require`",
+                            s->target.text);
+    }
+    if (host_name_parse(slice_str(h->name), name, NULL) != 0)
+        return hello_refuse(s, "sni_mismatch", "%s: the TLS hello names a server by no name of DNS",
+                            s->target.text);
+    if (strcmp(name, s->target.host) != 0)
+        return hello_refuse(s, "sni_mismatch", "%s: the TLS hello names %s (`network.sni`)", s->target.text,
+                            name);
+    return 0;
+}
+
+/* Keeps what the client sends until it can be judged. */
+static int hello_take(struct egress_stream *s, const struct slice *v, size_t n)
+{
+    struct client_hello h;
+    struct err err = {0};
+    for (size_t i = 0; i < n; i++)
+        if (buf_slice(&s->hello, v[i]) != 0)
+            return hello_refuse(s, "bad_hello", "%s: the TLS hello does not end", s->target.text);
+    if (s->hello.n == 0)
+        return 0;
+    if (s->hello_ms == 0)
+        s->hello_ms = clock_mono_ms(s->base.loop->clock);
+    int rc = client_hello_parse(buf_view(&s->hello), &h, &err);
+    if (rc == E_AGAIN)
+        return 0;
+    if (rc == E_INVALID && s->is_tls_port)
+        return hello_refuse(s, "not_tls", "%s: what is sent is not TLS (`egress.tls_ports`)", s->target.text);
+    if (rc != 0 && rc != E_INVALID)
+        return hello_refuse(s, "bad_hello", "%s: the TLS hello: %s", s->target.text, err.msg);
+    if (rc == 0 && (rc = hello_judge(s, &h)) != 0)
+        return rc;
+    struct slice all = buf_view(&s->hello);
+    s->awaits_hello = false;
+    rc = pass_on(s, &all, 1);
+    buf_fini(&s->hello);
+    return rc;
+}
+
+static int es_write(struct stream *base, const struct slice *v, size_t n)
+{
+    struct egress_stream *s = of(base);
+    if (s->is_broken || s->is_cut)
+        return E_FORBIDDEN;
+    return s->awaits_hello ? hello_take(s, v, n) : pass_on(s, v, n);
+}
+
 static void es_shutdown(struct stream *base)
 {
-    stream_shutdown(of(base)->inner);
+    struct egress_stream *s = of(base);
+    if (s->hello.n > 0)
+        (void)hello_refuse(s, "bad_hello", "%s: the TLS hello is cut short", s->target.text);
+    else
+        stream_shutdown(s->inner);
 }
 
 static void es_close(struct stream *base)
@@ -170,7 +248,7 @@ static const struct stream_ops ops = {.read_start = es_read_start,
 
 struct egress_stream *egress_stream_new(struct egress *e, struct account *workspace, struct account *tenant,
                                         const struct target *t, const struct address *at,
-                                        struct stream *inner)
+                                        enum network_sni sni, bool is_tls_port, struct stream *inner)
 {
     struct egress_stream *s = MEM_NEW(struct egress_stream);
     s->base = (struct stream){.ops = &ops, .loop = inner->loop};
@@ -180,7 +258,11 @@ struct egress_stream *egress_stream_new(struct egress *e, struct account *worksp
     s->tenant = tenant;
     s->target = *t;
     s->address = *at;
-    s->opened_ms = s->active_ms = clock_mono_ms(inner->loop->clock);
+    s->sni = sni;
+    s->is_tls_port = is_tls_port;
+    s->awaits_hello = sni != SNI_IGNORE;
+    s->hello = BUF_INIT(CLIENT_HELLO_RECORDS_MAX + 2 * LOOP_READ_BYTES); /* one read behind it */
+    s->active_ms = clock_mono_ms(inner->loop->clock);
     stream_own(inner, &inner_events, s);
     return s;
 }
