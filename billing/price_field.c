@@ -34,6 +34,7 @@ static const struct {
 } extras[] = {
     {"_batches", false, "batches are priced at the standard rate"},
     {"_flex", false, "service tier flex is priced at the standard rate"},
+    {"_above_1hr", true, "what is written to a cache for an hour is not priced apart"},
     {"_priority", true, "calls of service tier priority are priced at the standard rate"},
     {"_ultrafast", true, "calls of service tier ultrafast are priced at the standard rate"},
     {"_balanced", true, "calls of service tier balanced are priced at the standard rate"},

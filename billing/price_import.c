@@ -190,7 +190,7 @@ static void read_steps(struct reading *r, struct slice field, const struct json 
 static bool is_wanted(const struct reading *r, enum price_variant v)
 {
     if (v == PRICE_HOUR)
-        return !r->options->is_write_5m;
+        return r->options->is_write_1h;
     return v != PRICE_PRIORITY || r->options->is_priority_priced;
 }
 
@@ -230,7 +230,7 @@ static void step_take(struct reading *r, uint64_t above, rates_now now)
 static void raise_variants(struct reading *r, uint64_t above, rates_now now, struct rate_now *taken)
 {
     static const char *const why[PRICE_VARIANTS] = {
-        [PRICE_HOUR] = "one kind for what is written to a cache, however long it stays: the dearer rate",
+        [PRICE_HOUR] = "the rate of what is written to a cache for an hour, as asked for",
         [PRICE_REASONING] = "reasoning is part of the output: the dearer rate",
         [PRICE_PRIORITY] = "the rate of service tier priority, as asked for"};
     for (size_t i = 0; i < r->n; i++) {
@@ -395,8 +395,7 @@ static void read_fields(struct reading *r, const struct json *model)
     }
     JSON_FOREACH (it, model) { /* now that it is known what text costs */
         bool is_quote = price_field_read(json_key(it), &is);
-        if ((!is_quote && price_field_is_cost(json_key(it))) ||
-            (is_quote && is.variant == PRICE_PRIORITY && !is_wanted(r, PRICE_PRIORITY)))
+        if ((!is_quote && price_field_is_cost(json_key(it))) || (is_quote && !is_wanted(r, is.variant)))
             left_out(r, json_key(it), it);
     }
 }

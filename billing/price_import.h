@@ -10,9 +10,9 @@
 #define PRICE_LIST_BYTES_MAX ((size_t)32 * 1024 * 1024)
 
 struct price_import_options {
-    struct slice version;    /* of the file to be written; empty: made from the list's own bytes */
-    bool is_free_taken;      /* a price of 0 is free; else a model whose prices are 0 is left unpriced */
-    bool is_write_5m;        /* cache_write at the rate of 5 minutes; else at the dearer one of an hour */
+    struct slice version; /* of the file to be written; empty: made from the list's own bytes */
+    bool is_free_taken;   /* a price of 0 is free; else a model whose prices are 0 is left unpriced */
+    bool is_write_1h;     /* cache_write at the rate of an hour where that is dearer than that of 5 minutes */
     bool is_priority_priced; /* at the rates of service tier `priority` where they are dearer */
 };
 

@@ -216,7 +216,7 @@ static int import(const struct command *cmd)
     struct price_import *x = NULL;
     struct err err = {0};
     struct buf text;
-    int code = option_choice("--cache-write", "1h", "5m", &o.is_write_5m);
+    int code = option_choice("--cache-write", "5m", "1h", &o.is_write_1h);
     if (code == 0)
         code = option_choice("--service-tier", "standard", "priority", &o.is_priority_priced);
     if (code != 0)
@@ -441,7 +441,7 @@ static int explain(const struct command *cmd)
 static const struct option_row import_options[] = {
     {"-o", "FILE", "the price file to write; `-` is stdout; without it only the report"},
     {"--version", "TEXT", "of the file; default: made from the list's bytes"},
-    {"--cache-write", "1h|5m", "which rate prices cache_write; default 1h, the dearer"},
+    {"--cache-write", "5m|1h", "which rate prices cache_write; default 5m"},
     {"--service-tier", "TIER", "standard (default), or priority where it is dearer"},
     {"--free", NULL, "take prices of 0 as free; else they are left unpriced"},
     {"--force", NULL, "replace a file that was not imported"},

@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct price_import_options o = {.version =
                                                (data[0] & 8) != 0 ? SL("\xc3\xbc \"1\" # x") : SLICE_EMPTY,
                                            .is_free_taken = (data[0] & 1) != 0,
-                                           .is_write_5m = (data[0] & 2) != 0,
+                                           .is_write_1h = (data[0] & 2) != 0,
                                            .is_priority_priced = (data[0] & 4) != 0};
     struct price_import *x = NULL;
     struct err err = {0};
