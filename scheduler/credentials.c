@@ -291,8 +291,13 @@ static void key_op(struct key_commit *k, struct arena *a, const char *hash, stru
     }
 }
 
-static void revoke_op(struct key_commit *k, struct arena *a, const char *hash, struct slice gateway)
+static void revoke_op(struct key_commit *k, struct arena *a, const char *hash, struct slice gateway,
+                      enum key_state state)
 {
+    if (state == KEY_NONE) {
+        return;
+    }
+    int64_t now = now_wall(k->s);
     char key[REVOKE_KEY_MAX];
     struct buf text = BUF_INIT(1024);
     struct jsonw w;
@@ -301,7 +306,9 @@ static void revoke_op(struct key_commit *k, struct arena *a, const char *hash, s
     jsonw_object(&w);
     jsonw_kslice(&w, "tenant", k->e->ws.tenant);
     jsonw_kstr(&w, "workspace_id", k->e->ws.id);
-    jsonw_ki64(&w, "since_ms", now_wall(k->s));
+    jsonw_ki64(&w, "since_ms", now);
+    /* Never confirmed: what was asked may take effect yet, after all that is done now. */
+    jsonw_ki64(&w, "again_ms", state == KEY_SENT ? now + k->s->o.timing.late_ms : 0);
     jsonw_object_end(&w);
     k->ops[k->n++] = store_put(slice_str(arena_strdup(a, key)), arena_slice(a, buf_view(&text)));
     k->gateways[k->n_gateways++] = gateway;
@@ -333,15 +340,11 @@ void llm_keys_revoke(struct entry *e, bool all, key_done_fn done, void *data)
     const struct fact *f = &e->fact;
     if (e->old_key_hash != NULL) {
         key_op(k, &a, e->old_key_hash, f->old_key_gateway, true);
-        if (f->is_old_key_there) {
-            revoke_op(k, &a, e->old_key_hash, f->old_key_gateway);
-        }
+        revoke_op(k, &a, e->old_key_hash, f->old_key_gateway, f->old_key_state);
     }
     if (all && e->ws.llm_key_hash[0] != '\0') {
         key_op(k, &a, e->ws.llm_key_hash, f->key_gateway, true);
-        if (f->key_state != KEY_NONE) {
-            revoke_op(k, &a, e->ws.llm_key_hash, f->key_gateway);
-        }
+        revoke_op(k, &a, e->ws.llm_key_hash, f->key_gateway, f->key_state);
     }
     key_commit_send(k);
     arena_fini(&a);
@@ -352,9 +355,7 @@ void llm_key_revoke_there(struct entry *e, key_done_fn done, void *data)
 {
     struct arena a = ARENA_INIT;
     struct key_commit *k = key_commit_new(e, done, data);
-    if (e->fact.key_state != KEY_NONE) {
-        revoke_op(k, &a, e->ws.llm_key_hash, e->fact.key_gateway);
-    }
+    revoke_op(k, &a, e->ws.llm_key_hash, e->fact.key_gateway, e->fact.key_state);
     key_commit_send(k);
     arena_fini(&a);
 }

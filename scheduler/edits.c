@@ -33,7 +33,7 @@ static void key_replace(const struct entry *e, struct draft *d, struct secrets *
         return;
     }
     d->fact.old_key_gateway = d->fact.key_gateway;
-    d->fact.is_old_key_there = d->fact.key_state != KEY_NONE;
+    d->fact.old_key_state = d->fact.key_state;
     d->fact.key_gateway = llm_key_gateway(e, &is_managed);
     d->fact.key_state = is_managed ? KEY_SENT : KEY_NONE;
 }
@@ -315,7 +315,7 @@ int edit_old_key_revoked(struct entry *e, struct draft *d, const struct edit *x,
     (void)err;
     d->forgets_old_key = true;
     d->fact.old_key_gateway = SLICE_EMPTY;
-    d->fact.is_old_key_there = false;
+    d->fact.old_key_state = KEY_NONE;
     return e->old_key_hash == NULL ? EDIT_NOTHING : 0;
 }
 

@@ -59,7 +59,7 @@ struct fact {
     enum key_state key_state;
     struct slice key_gateway;     /* the gateway that the present LLM key was made for; empty: none */
     struct slice old_key_gateway; /* … and the one that is still to be revoked */
-    bool is_old_key_there;        /* it may be there */
+    enum key_state old_key_state; /* … there */
 };
 
 /* Credentials of one generation: texts, and as they rest in the record. Wiped by secrets_fini. */

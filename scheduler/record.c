@@ -65,7 +65,7 @@ static void fact_write(struct jsonw *w, const struct fact *f)
     jsonw_kstr(w, "key_state", key_names[f->key_state]);
     jsonw_kslice(w, "key_gateway", f->key_gateway.n > 0 ? f->key_gateway : SLICE_EMPTY);
     jsonw_kslice(w, "old_key_gateway", f->old_key_gateway.n > 0 ? f->old_key_gateway : SLICE_EMPTY);
-    jsonw_kbool(w, "is_old_key_there", f->is_old_key_there);
+    jsonw_kstr(w, "old_key_state", key_names[f->old_key_state]);
 }
 
 static const char *text_or_empty(const char *s)
@@ -128,9 +128,9 @@ struct row { /* the record's members as they come */
     uint64_t generation, attempt, event_seq;
     struct slice commit, id, namespace, name, template, provider_asked, user, home_id, reason, wish, cause,
         state, renew, provider, token, llm_key, llm_key_hash, old_key_hash, key_state, key_gateway,
-        old_key_gateway;
+        old_key_gateway, old_key_state;
     const struct json *labels, *env;
-    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home, is_old_key_there;
+    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home;
 };
 
 #define ROW(field, type)                                                                                     \
@@ -178,7 +178,7 @@ static const struct json_field rows[] = {
     ROW_LATER(key_state, JF_STRING),
     ROW_LATER(key_gateway, JF_STRING),
     ROW_LATER(old_key_gateway, JF_STRING),
-    ROW_LATER(is_old_key_there, JF_BOOL),
+    ROW_LATER(old_key_state, JF_STRING),
 };
 
 static int word_read(const char *const *names, size_t n, struct slice s, const char *field, unsigned *ret,
@@ -214,12 +214,14 @@ static int pairs_read(struct arena *a, const struct json *object, size_t max, co
 
 static int fact_read(struct scheduler *s, const struct row *r, struct fact *f, struct err *err)
 {
-    unsigned wish = 0, cause = 0, renew = 0, key = 0;
+    unsigned wish = 0, cause = 0, renew = 0, key = 0, old_key = 0;
     int code;
     if ((code = word_read(wish_names, ARRAY_LEN(wish_names), r->wish, "wish", &wish, err)) < 0 ||
         (code = word_read(cause_names, ARRAY_LEN(cause_names), r->cause, "cause", &cause, err)) < 0 ||
         (code = word_read(renew_names, ARRAY_LEN(renew_names), r->renew, "renew", &renew, err)) < 0 ||
-        (code = word_read(key_names, ARRAY_LEN(key_names), r->key_state, "key_state", &key, err)) < 0) {
+        (code = word_read(key_names, ARRAY_LEN(key_names), r->key_state, "key_state", &key, err)) < 0 ||
+        (code = word_read(key_names, ARRAY_LEN(key_names), r->old_key_state, "old_key_state", &old_key,
+                          err)) < 0) {
         return code;
     }
     if (workspace_state_parse(r->state, &f->state) < 0 || f->state == WS_ABSENT) {
@@ -243,7 +245,7 @@ static int fact_read(struct scheduler *s, const struct row *r, struct fact *f, s
     f->key_state = (enum key_state)key;
     f->key_gateway = scheduler_intern(s, r->key_gateway);
     f->old_key_gateway = scheduler_intern(s, r->old_key_gateway);
-    f->is_old_key_there = r->is_old_key_there;
+    f->old_key_state = (enum key_state)old_key;
     return 0;
 }
 

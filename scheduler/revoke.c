@@ -4,9 +4,10 @@
  * Happy path: the commit kicks the key's gateway here; its records are read a page at a time, REVOKE_PARALLEL
  * are asked for together, each record goes when its key is gone. Failure paths: a gateway that refuses us or
  * is away is asked again after a backoff, one key at a time, always the next one, so that a single bad key
- * holds up no other; what failed comes again in the next round. Each gateway has its own pace. On start and
- * every SURVEY_MS all records are counted, which finds those of a former process too. In memory is one page
- * of each gateway, however many there are. */
+ * holds up no other; what failed comes again in the next round. A key of which the gateway never said that it
+ * made it is revoked again after a while, because a lost request may take effect after all. Each gateway has
+ * its own pace. On start and every SURVEY_MS all records are counted, which finds those of a former process
+ * too. In memory is one page of each gateway, however many there are. */
 #include "scheduler/entry.h"
 
 #include <stdio.h>
@@ -22,24 +23,31 @@
 #define GATEWAYS_MAX    1024 /* with something to revoke; more wait for the next survey */
 #define PREFIX          "revoke/"
 
+struct row { /* a key to be revoked */
+    char hash[SHA256_HEX_SIZE];
+    int64_t since_ms, again_ms; /* wall; again_ms 0: once is enough */
+};
+
 struct outlet { /* a gateway */
     struct revoker *r;
     struct slice name; /* interned */
     char after[REVOKE_KEY_MAX];
-    char hashes[REVOKE_PAGE][SHA256_HEX_SIZE];
+    struct row rows[REVOKE_PAGE];
     size_t n, next; /* of the page: read, begun */
     unsigned in_flight;
     bool is_reading, is_last;   /* page of the round */
     bool is_wanted, has_failed; /* another round: there is a new one; one of this round has failed */
     unsigned failures;          /* in a row */
     int64_t retry_ms;           /* monotonic: nothing is asked before */
+    int64_t round_ms, asked_ms; /* wall: when this round began, and the last one that failed in nothing */
+    int64_t again_ms;           /* monotonic: when the next key is to be revoked again; 0: none */
     size_t pending, n_surveyed;
     struct outlet *next_outlet;
 };
 
 struct revocation {
     struct outlet *o;
-    char hash[SHA256_HEX_SIZE];
+    struct row row;
 };
 
 struct revoker {
@@ -87,11 +95,12 @@ static void timer_arm(struct revoker *r)
         return;
     }
     for (struct outlet *o = r->outlets; o != NULL; o = o->next_outlet) {
-        if (o->retry_ms > now && o->retry_ms < at) {
-            at = o->retry_ms;
+        int64_t due = o->retry_ms > now ? o->retry_ms : o->again_ms;
+        if (due > now && due < at) { /* what is overdue waits for something else than time */
+            at = due;
         }
     }
-    timer_start(&r->timer, at - now);
+    timer_start(&r->timer, at > now ? at - now : 1); /* 0 would fire within the same turn, for ever */
 }
 
 /* --- one key --- */
@@ -123,11 +132,27 @@ static void on_record_removed(const struct store_commit_answer *a, void *data)
     } else {
         o->pending -= o->pending > 0;
         s->stats.keys_revoked++;
-        log_info("llm_key.revoked", LF_SLICE("gateway", o->name), LF_STR("key_hash", v->hash));
+        log_info("llm_key.revoked", LF_SLICE("gateway", o->name), LF_STR("key_hash", v->row.hash));
     }
     mem_free(v);
     outlet_pump(o);
     scheduler_idle(s);
+}
+
+/* A request to make it may still be under way. A clock that went back does not make it wait for ever. */
+static bool is_early(const struct outlet *o, const struct row *row)
+{
+    int64_t now = now_wall(o->r->s);
+    return row->since_ms <= now && now < row->again_ms;
+}
+
+static void again_later(struct outlet *o, const struct row *row)
+{
+    int64_t at = now_mono(o->r->s) + row->again_ms - now_wall(o->r->s);
+    if (o->again_ms == 0 || at < o->again_ms) {
+        o->again_ms = at;
+        timer_arm(o->r);
+    }
 }
 
 static void on_revoked(int code, const struct err *err, void *data)
@@ -150,26 +175,46 @@ static void on_revoked(int code, const struct err *err, void *data)
     }
     o->failures = 0;
     o->retry_ms = 0;
+    if (is_early(o, &v->row)) {
+        again_later(o, &v->row);
+        o->in_flight--;
+        mem_free(v);
+        outlet_pump(o);
+        scheduler_idle(s);
+        return;
+    }
     char key[REVOKE_KEY_MAX];
-    revoke_key(key, o->name, v->hash);
+    revoke_key(key, o->name, v->row.hash);
     const struct store_op op = store_delete(slice_str(key));
     store_commit(s->store, SL("fleet"), &op, 1, on_record_removed, v);
 }
 
-static void revocation_start(struct outlet *o, const char *hash)
+static void revocation_start(struct outlet *o, const struct row *row)
 {
     struct scheduler *s = o->r->s;
     const struct gateway_keys *g = s->o.gateway_keys;
     struct revocation *v = MEM_NEW(struct revocation);
     v->o = o;
-    memcpy(v->hash, hash, sizeof v->hash);
+    v->row = *row;
     o->in_flight++;
     scheduler_busy(s);
-    const struct gateway_key k = {.gateway = o->name, .hash = v->hash};
+    const struct gateway_key k = {.gateway = o->name, .hash = v->row.hash};
     g->act(g->data, GATEWAY_KEY_REVOKE, &k, on_revoked, v);
 }
 
 /* --- one gateway --- */
+static void row_read(struct row *row, struct slice hash, struct slice value)
+{
+    struct json *j = NULL;
+    memset(row, 0, sizeof *row);
+    memcpy(row->hash, hash.p, hash.n);
+    if (json_parse(value, NULL, &j, NULL) == 0) { /* else it is revoked once, as its name says */
+        (void)json_i64(json_get(j, "since_ms"), &row->since_ms);
+        (void)json_i64(json_get(j, "again_ms"), &row->again_ms);
+    }
+    json_free(j);
+}
+
 static void on_page(int code, const struct store_record *r, size_t n, bool has_more, const struct err *err,
                     void *data)
 {
@@ -189,8 +234,7 @@ static void on_page(int code, const struct store_record *r, size_t n, bool has_m
         struct slice hash = slice_from(r[i].key, skip);
         (void)snprintf(o->after, sizeof o->after, "%.*s", SL_ARG(r[i].key));
         if (hash.n == SHA256_HEX_SIZE - 1) {
-            memcpy(o->hashes[o->n], hash.p, hash.n);
-            o->hashes[o->n++][SHA256_HEX_SIZE - 1] = '\0';
+            row_read(&o->rows[o->n++], hash, r[i].value);
         }
     }
     outlet_pump(o);
@@ -214,16 +258,25 @@ static void outlet_pump(struct outlet *o)
     }
     unsigned most = o->failures > 0 ? 1 : REVOKE_PARALLEL;
     while (o->next < o->n && o->in_flight < most) {
-        revocation_start(o, o->hashes[o->next++]);
+        const struct row *row = &o->rows[o->next++];
+        if (is_early(o, row) && row->since_ms < o->asked_ms) {
+            again_later(o, row); /* it was revoked once */
+        } else {
+            revocation_start(o, row);
+        }
     }
     if (o->next < o->n || o->in_flight > 0) {
         return;
     }
     if (o->is_last) { /* the round is over */
-        if (!o->is_wanted && !o->has_failed) {
+        bool is_again = o->again_ms != 0 && o->again_ms <= now_mono(s);
+        o->asked_ms = o->has_failed ? o->asked_ms : o->round_ms;
+        if (!o->is_wanted && !o->has_failed && !is_again) {
             return;
         }
         o->is_wanted = o->has_failed = false;
+        o->again_ms = 0; /* found anew */
+        o->round_ms = now_wall(s);
         o->after[0] = '\0';
     }
     page_read(o);

@@ -43,6 +43,7 @@ static void defaults(struct scheduler_options *o)
     or_default(&o->timing.settled_after_ms, 60000);
     or_default(&o->timing.doubt_first_ms, 1000);
     or_default(&o->timing.doubt_max_ms, 30000);
+    or_default(&o->timing.late_ms, 60000);
     or_default(&o->timing.close_ms, 5000);
     if (o->starts_max == 0) {
         o->starts_max = 2 * uv_available_parallelism();

@@ -27,7 +27,8 @@ struct scheduler_timing {
     int64_t call_long_ms;                     /* create, suspend, resume, destroy [120,000] */
     int64_t settled_after_ms;                 /* ready for so long forgets former failures [60,000] */
     int64_t doubt_first_ms, doubt_max_ms; /* between looks at one that is said to be unwell [1,000, 30,000] */
-    int64_t close_ms;                     /* how long close waits for calls in flight [5,000] */
+    int64_t late_ms; /* a gateway may still do what it did not answer; keys are revoked again then [60,000] */
+    int64_t close_ms; /* how long close waits for calls in flight [5,000] */
 };
 
 struct scheduler_options {

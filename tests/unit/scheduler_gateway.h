@@ -20,6 +20,7 @@ struct fake_gateway {
     int faults;       /* percent of acts that go wrong, with their effect or without */
     int fail_times[GATEWAY_ACTS];
     bool acts_anyway; /* … with the effect */
+    int64_t late_ms;  /* … which comes so long after the answer */
     unsigned acts[GATEWAY_ACTS], in_flight, most_in_flight;
 };
 
@@ -31,6 +32,7 @@ struct fake_act {
     gateway_key_done_cb done;
     void *data;
     struct timer *timer;
+    bool is_late; /* answered; the effect comes still */
 };
 
 static inline struct fake_key *fake_key_find(struct fake_gateway *g, const char *gateway, const char *hash)

@@ -825,6 +825,13 @@ static void on_act(void *data)
     struct err err = {0};
     int code = 0;
     bool acts = true;
+    if (a->is_late) {
+        (void)fake_act_do(g, a);
+        w->outstanding--;
+        timer_free(a->timer);
+        mem_free(a);
+        return;
+    }
     if (w->is_dead) {
         acts = a->epoch == w->epoch && a->epoch != 0 && dice(w, 2) == 0;
         code = E_CANCELLED;
@@ -847,8 +854,13 @@ static void on_act(void *data)
         (void)err_set(&err, code, "%s: 401 scripted", act_names[a->what]);
     }
     g->in_flight--;
-    w->outstanding--;
     a->done(code, code != 0 ? &err : NULL, a->data);
+    if (code != 0 && !acts && g->late_ms > 0) {
+        a->is_late = true;
+        timer_start(a->timer, g->late_ms);
+        return;
+    }
+    w->outstanding--;
     timer_free(a->timer);
     mem_free(a);
 }
@@ -989,7 +1001,8 @@ static inline struct world *world_new(uint64_t seed)
                                           .health_deadline_ms = 2000,
                                           .settled_after_ms = 5,
                                           .doubt_first_ms = 2,
-                                          .doubt_max_ms = 20};
+                                          .doubt_max_ms = 20,
+                                          .late_ms = 25};
     w->grace_ms = 30;
     w->sweep_ms = 10;
     world_start(w);

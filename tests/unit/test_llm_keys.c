@@ -231,6 +231,31 @@ static void test_delete_while_away(void **state)
     world_free(w);
 }
 
+/* Asked for, not answered, deleted meanwhile; and then the gateway makes it after all. */
+static void test_made_too_late(void **state)
+{
+    (void)state;
+    struct world *w = managed_world(11);
+    w->timing.late_ms = 200;
+    world_stop(w);
+    world_start(w);
+    w->gw.fail_times[GATEWAY_KEY_MAKE] = -1;
+    w->gw.late_ms = 60;
+    struct workspace_request r = request("acme", "alice", "dev");
+    r.wait_ms = 0;
+    (void)put_request(w, &r);
+    run_while(w, has_reason, "gateway litellm: key/generate: 401 scripted");
+    assert_int_equal(del(w, "alice", "dev", false, 5000).code, 0);
+    assert_true(w->gw.acts[GATEWAY_KEY_REVOKE] <= 1);
+    keys_are(w, 1); /* there it is */
+    w->gw.fail_times[GATEWAY_KEY_MAKE] = 0;
+    w->gw.late_ms = 0;
+    keys_are(w, 0);
+    run_while(w, has_nothing_to_revoke, NULL);
+    assert_int_equal(w->gw.acts[GATEWAY_KEY_REVOKE], 2);
+    world_free(w);
+}
+
 static void on_many_put(const struct store_commit_answer *a, void *data)
 {
     (void)data;
@@ -350,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_lost_at_gateway),
         cmocka_unit_test(test_woken_while_blocking),
         cmocka_unit_test(test_delete_while_away),
+        cmocka_unit_test(test_made_too_late),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_moves),
         cmocka_unit_test(test_admin_key_comes_and_goes),
