@@ -23,7 +23,7 @@ static void batch_end(struct batch *x)
             a.accepted++;
         else if (o->kind == OUTCOME_DUPLICATE)
             a.duplicates++;
-        else
+        else if (o->kind == OUTCOME_REJECTED)
             rejected[a.n_rejected++] = (struct billing_rejected){i, o->code, o->detail};
         if (o->kind == OUTCOME_REJECTED && strcmp(o->code, "conflict") == 0)
             b->stats.conflicts++;
@@ -146,6 +146,8 @@ static void batch_split(struct batch *x)
             it->outcome = (struct outcome){OUTCOME_REJECTED, "invalid", it->event->invalid};
             continue;
         }
+        if (it->outcome.kind == OUTCOME_DUPLICATE) /* decided in `fleet` */
+            continue;
         item_attribute(x, it);
         if (it->tenant == NULL)
             it->outcome = (struct outcome){OUTCOME_REJECTED, "unknown_key", it->orphan};
@@ -161,6 +163,21 @@ static void batch_split(struct batch *x)
             fleet_suspend_start(x, p->items, p->n);
     }
     batch_part_done(x, 0, NULL);
+}
+
+/* What came before its key was known may have been decided about in `fleet`. */
+static void batch_prepare(struct batch *x)
+{
+    struct item **items = arena_alloc(&x->arena, (x->n + 1) * sizeof(struct item *));
+    size_t n = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->items[i].known != NULL && x->items[i].known->had_suspense)
+            items[n++] = &x->items[i];
+    }
+    if (n > 0)
+        fleet_decided_start(x, items, n, batch_split);
+    else
+        batch_split(x);
 }
 
 /* --- the owners --- */
@@ -191,7 +208,7 @@ static void on_owners(int code, const struct store_record *r, size_t n, bool has
         for (struct item *it = q->first[i]; o != NULL && it != NULL; it = it->same)
             it->known = owner_ref(o);
     }
-    batch_split(x);
+    batch_prepare(x);
 }
 
 struct hash_row {
@@ -247,7 +264,38 @@ static void batch_run(void *data)
     if (q->n > 0)
         store_get(x->billing->store, FLEET, keys, 2 * q->n, on_owners, q);
     else
-        batch_split(x);
+        batch_prepare(x);
+}
+
+static void repost_run(void *data)
+{
+    struct batch *x = data;
+    struct item **items = ARENA_NEW(&x->arena, struct item *);
+    items[0] = &x->items[0];
+    x->pending = 1;
+    posting_start(x, items[0]->tenant, items, 1);
+}
+
+void batch_repost(struct billing *b, const struct repost *r, billing_batch_cb cb, void *data)
+{
+    struct batch *x = MEM_NEW(struct batch);
+    x->billing = billing_ref(b);
+    x->book = book_ref(b->book);
+    x->arena = ARENA_INIT;
+    x->received_ms = billing_now_ms(b);
+    x->extra = r->extra;
+    x->n_extra = r->n_extra;
+    x->cb = cb;
+    x->data = data;
+    x->n = 1;
+    x->items = ARENA_NEW(&x->arena, struct item);
+    x->items[0] = (struct item){.event = r->event,
+                                .owner = owner_new(r->event->key_hash, r->owner),
+                                .tenant = r->tenant,
+                                .verdict = r->verdict,
+                                .standing = r->standing};
+    b->n_batches++;
+    loop_defer(b->loop, repost_run, x);
 }
 
 void batch_start(struct billing *b, const struct dialect *d, struct slice gateway, struct slice kept,

@@ -163,6 +163,8 @@ static void start_end(struct start *x, int code, const struct err *err)
     void *data = x->data;
     book_unref(x->book);
     mem_free(x);
+    if (code == 0)
+        decisions_resume(b);
     if (done != NULL)
         done(code, err, data);
     billing_unref(b);

@@ -139,9 +139,37 @@ struct billing_usage_query {
 };
 void billing_usage_query(struct billing *b, const struct billing_usage_query *q, billing_json_cb cb,
                          void *data);
-/* tenant empty: the fleet's suspense (unknown keys). {"items":[…],"next":"…"} */
-void billing_suspense(struct billing *b, struct slice tenant, struct slice after, size_t limit,
-                      billing_json_cb cb, void *data);
+/* What waits: {"items":[{"suspense_id","key",…}],"next":"…"}. `tenant` empty: the fleet's, of unknown keys.
+ * Texts that are empty do not filter; times 0 neither. A page may be empty and have a next one. */
+struct billing_suspense_query {
+    struct slice tenant, after, reason, gateway, key_hash, namespace, model;
+    int64_t from_ms, to_ms; /* [from, to) of the event's own time */
+    size_t limit;
+};
+void billing_suspense(struct billing *b, const struct billing_suspense_query *q, billing_json_cb cb,
+                      void *data);
+
+/* A decision about one of them, by the fleet's authority. */
+enum suspense_action {
+    SUSPENSE_RETRY,    /* post it now, if it can be */
+    SUSPENSE_DISMISS,  /* it is not charged */
+    SUSPENSE_ADJUST,   /* a conflict: it is the truth; reversal and correction of what was posted */
+    SUSPENSE_ATTRIBUTE /* the fleet's: it is to_tenant's */
+};
+struct billing_decision {
+    enum suspense_action kind;
+    struct slice tenant;            /* whose suspense; empty: the fleet's */
+    struct slice id;                /* "suspense_id" of the list */
+    struct slice reason, actor;     /* why, who */
+    struct slice audit;             /* entry of the partition's log `audit`, in the commit that decides */
+    struct slice to_tenant;         /* attribute */
+    struct billing_key_owner owner; /* attribute: namespace, workspace (may be empty), workspace_id, user */
+};
+/* The decision's record as JSON; the same again gives the same. E_NOT_FOUND: nothing waits under the id;
+ * E_CONFLICT: it was decided otherwise, or cannot be decided so, or stays in suspense; E_INVALID, E_QUOTA.
+ * All is copied. */
+void billing_suspense_decide(struct billing *b, const struct billing_decision *d, billing_json_cb cb,
+                             void *data);
 
 /* --- export --- */
 struct billing_export; /* pulls a period's ledger page by page */

@@ -16,7 +16,8 @@
 #define TAIL_MAX  1000 /* times that postings may get between the last page and the check */
 #define CSV_HEADER                                                                                           \
     "number,time,posted_at,gateway,key_hash,event_id,namespace,workspace,workspace_id,user,model,call_type," \
-    "status,estimated,price_version,token_kind,quantity,unit_price,cost,currency,reported_cost\r\n"
+    "status,estimated,price_version,token_kind,quantity,unit_price,cost,currency,reported_cost,"             \
+    "adjusts\r\n"
 
 struct billing_export {
     struct billing *billing;
@@ -68,12 +69,12 @@ static void export_end(struct billing_export *x, int code, const struct err *err
 
 struct entry_line {
     struct slice kind, unit_price, amount;
-    uint64_t quantity;
+    int64_t quantity; /* negative where something is taken back */
 };
 
 static const struct json_field line_rows[] = {
     {"kind", JF_STRING, true, offsetof(struct entry_line, kind)},
-    {"quantity", JF_U64, true, offsetof(struct entry_line, quantity)},
+    {"quantity", JF_I64, true, offsetof(struct entry_line, quantity)},
     {"unit_price", JF_STRING, true, offsetof(struct entry_line, unit_price)},
     {"amount", JF_STRING, true, offsetof(struct entry_line, amount)},
 };
@@ -123,12 +124,15 @@ static void csv_row(struct billing_export *x, uint64_t number, const struct json
     }
     (void)buf_byte(b, ',');
     csv_cell(b, line->kind, false);
-    (void)buf_printf(b, ",%llu,%.*s,%.*s,", (unsigned long long)line->quantity, SL_ARG(line->unit_price),
+    (void)buf_printf(b, ",%lld,%.*s,%.*s,", (long long)line->quantity, SL_ARG(line->unit_price),
                      SL_ARG(line->amount));
     csv_cell(b, json_string(json_get(entry, "currency")), false);
     (void)buf_byte(b, ',');
     struct slice reported = json_string(json_get(entry, "reported_cost"));
     csv_cell(b, reported.p != NULL ? reported : SLICE_EMPTY, true);
+    (void)buf_byte(b, ',');
+    struct slice adjusts = json_string(json_get(entry, "adjusts"));
+    csv_cell(b, adjusts.p != NULL ? adjusts : SLICE_EMPTY, false);
     (void)buf_str(b, "\r\n");
     x->rows++;
 }

@@ -18,17 +18,17 @@
 #define CHUNK_EVENTS     250 /* of one commit: a few milliseconds of one turn of the loop */
 #define ATTEMPTS_MAX     6   /* the first, and five after a conflict */
 #define OPS_OF_EVENT_MAX (20 + 3 * BUDGETS_PER_TENANT_MAX)
-#define DEDUPE_MONTHS    14 /* kept a month longer than events are accepted */
 #define HORIZON_MONTHS   13
 #define HORIZON_AHEAD_MS (INT64_C(3600) * 1000)
-#define MONTH_MS_MAX     (INT64_C(31) * 86400 * 1000)
 
 _Static_assert(OPS_OF_EVENT_MAX * 2 < STORE_OPS_MAX, "any event fits a commit");
 
 /* What the store said of one item. */
 struct known {
-    struct slice posted_facts; /* p NULL: not posted */
-    struct slice reason;       /* of its suspense record; p NULL: none */
+    struct dedupe dedupe; /* facts.p NULL: not posted */
+    uint64_t dedupe_version;
+    int64_t dedupe_expires_ms;
+    struct slice reason; /* of its suspense record; p NULL: none */
     uint64_t suspense_version;
     struct suspense_count *counts;
     size_t n_counts;
@@ -60,7 +60,7 @@ struct posting {
     size_t end;       /* behind the last item of the commit under way */
     size_t chunk_max; /* items of one commit */
     unsigned attempts;
-    struct known *known; /* of items [next, known_end) */
+    struct known *known; /* of items [next, known_end); with a verdict, always */
     size_t known_end;
     /* the commit under construction; everything in `scratch` */
     struct arena scratch;
@@ -144,8 +144,22 @@ static struct outcome rejected(const char *code, const char *detail)
     return (struct outcome){OUTCOME_REJECTED, code, detail};
 }
 
+/* An entry about to be appended. */
+struct entry {
+    const struct event *event;
+    const struct owner *owner;
+    const struct event_cost *cost;
+    struct slice adjusts; /* the entry that it corrects, "2026-11/17"; n 0: none */
+    bool is_reversal;     /* takes back what stood: all of it with the other sign */
+};
+
+static struct slice signed_text(const struct entry *n, i128 v, unsigned scale, char out[I128_TEXT_MAX])
+{
+    return slice_of(out, i128_format(n->is_reversal ? -v : v, scale, out));
+}
+
 /* The entry as it stays in the log; its number is the log's. */
-static struct slice entry_write(struct posting *p, const struct item *it, const struct event_cost *cost)
+static struct slice entry_write(struct posting *p, const struct entry *n)
 {
     struct buf text = BUF_INIT(STORE_VALUE_MAX);
     struct jsonw w;
@@ -153,22 +167,27 @@ static struct slice entry_write(struct posting *p, const struct item *it, const 
     jsonw_init(&w, &text);
     jsonw_object(&w);
     jsonw_ktime(&w, "posted_at", p->batch->received_ms);
-    event_write(&w, it->event, it->owner);
-    jsonw_kslice(&w, "price_version", cost->price_version);
+    event_write(&w, n->event, n->owner);
+    jsonw_kslice(&w, "price_version", n->cost->price_version);
     jsonw_kstr(&w, "currency", price_currency(p->batch->book->prices));
+    if (n->adjusts.n > 0) {
+        jsonw_kstr(&w, "adjustment", n->is_reversal ? "reversal" : "correction");
+        jsonw_kslice(&w, "adjusts", n->adjusts);
+    }
     jsonw_key(&w, "lines");
     jsonw_array(&w);
-    for (size_t i = 0; i < cost->n_lines; i++) {
-        const struct event_line *line = &cost->lines[i];
+    for (size_t i = 0; i < n->cost->n_lines; i++) {
+        const struct event_line *line = &n->cost->lines[i];
         jsonw_object(&w);
         jsonw_kstr(&w, "kind", token_kind_names[line->kind]);
-        jsonw_ku64(&w, "quantity", line->quantity);
+        jsonw_key(&w, "quantity");
+        jsonw_raw(&w, signed_text(n, (i128)line->quantity, 0, number));
         jsonw_kslice(&w, "unit_price", slice_of(number, i128_format(line->unit_price, AMOUNT_SCALE, number)));
-        jsonw_kslice(&w, "amount", slice_of(number, i128_format(line->amount, AMOUNT_SCALE, number)));
+        jsonw_kslice(&w, "amount", signed_text(n, line->amount, AMOUNT_SCALE, number));
         jsonw_object_end(&w);
     }
     jsonw_array_end(&w);
-    jsonw_kslice(&w, "amount", slice_of(number, i128_format(cost->amount, AMOUNT_SCALE, number)));
+    jsonw_kslice(&w, "amount", signed_text(n, n->cost->amount, AMOUNT_SCALE, number));
     jsonw_object_end(&w);
     must(!text.is_full); /* every part of it is bounded */
     struct slice out = arena_slice(&p->scratch, buf_view(&text));
@@ -178,40 +197,42 @@ static struct slice entry_write(struct posting *p, const struct item *it, const 
 
 /* usage/<day>/<namespace>/<workspace id>/<model>/<kind>/{q|c}: what queries add up, so that none reads the
  * log. */
-static void usage_adds(struct posting *p, const struct item *it, const struct event_cost *cost)
+static void usage_adds(struct posting *p, const struct entry *n)
 {
     char day[DAY_TEXT_MAX];
     struct buf *k = &p->key;
-    day_of(it->event->time_ms, day);
+    const i128 sign = n->is_reversal ? -1 : 1;
+    day_of(n->event->time_ms, day);
     buf_reset(k);
     (void)buf_printf(k, "usage/%s/", day);
-    (void)key_escape(k, it->owner->namespace);
+    (void)key_escape(k, n->owner->namespace);
     (void)buf_byte(k, '/');
-    (void)key_escape(k, it->owner->workspace_id);
+    (void)key_escape(k, n->owner->workspace_id);
     (void)buf_byte(k, '/');
-    (void)key_escape(k, it->event->model);
+    (void)key_escape(k, n->event->model);
     size_t stem = k->n;
-    for (size_t i = 0; i < cost->n_lines; i++) {
+    for (size_t i = 0; i < n->cost->n_lines; i++) {
+        const struct event_line *line = &n->cost->lines[i];
         k->n = stem;
-        (void)buf_printf(k, "/%s/q", token_kind_names[cost->lines[i].kind]);
+        (void)buf_printf(k, "/%s/q", token_kind_names[line->kind]);
         must(!k->is_full); /* names and models are bounded */
-        add_push(p, buf_view(k), (i128)cost->lines[i].quantity, 0);
+        add_push(p, buf_view(k), sign * (i128)line->quantity, 0);
         k->p[k->n - 1] = 'c';
-        if (cost->lines[i].amount != 0)
-            add_push(p, buf_view(k), cost->lines[i].amount, 0);
+        if (line->amount != 0)
+            add_push(p, buf_view(k), sign * line->amount, 0);
     }
 }
 
-/* The amount in every budget that the item falls under. With `out`, notes what was added, for taking it back.
- */
-static void budget_adds(struct posting *p, const struct item *it, i128 amount, int64_t at_ms,
+/* The amount in every budget that the namespace falls under. With `out`, notes what was added, for taking it
+ * back. */
+static void budget_adds(struct posting *p, struct slice namespace, i128 amount, int64_t at_ms,
                         const char *what, struct suspense_count *out, size_t *ret_n)
 {
     size_t n = 0;
     for (size_t i = 0; amount != 0 && p->budgets != NULL && i < p->budgets->n; i++) {
         int64_t window_end;
         buf_reset(&p->key);
-        must(budget_counter(&p->budgets->items[i], it->owner->namespace, at_ms, &p->key, &window_end) == 0);
+        must(budget_counter(&p->budgets->items[i], namespace, at_ms, &p->key, &window_end) == 0);
         (void)buf_str(&p->key, what);
         must(!p->key.is_full);
         add_push(p, buf_view(&p->key), amount, window_end);
@@ -220,6 +241,20 @@ static void budget_adds(struct posting *p, const struct item *it, i128 amount, i
     }
     if (ret_n != NULL)
         *ret_n = n;
+}
+
+/* The entry, and every counter that it moves: those of its own time. */
+static void entry_push(struct posting *p, const struct entry *n)
+{
+    char period[PERIOD_TEXT_MAX];
+    i128 amount = n->is_reversal ? -n->cost->amount : n->cost->amount;
+    period_of(n->event->time_ms, period);
+    op_push(p, store_append(slice_str(arena_printf(&p->scratch, "ledger/%s", period)), entry_write(p, n)));
+    if (amount != 0)
+        add_push(p, slice_str(arena_printf(&p->scratch, "period/%s", period)), amount, 0);
+    if (n->event->status == EVENT_SUCCESS)
+        usage_adds(p, n);
+    budget_adds(p, n->owner->namespace, amount, n->event->time_ms, "spent", NULL, NULL);
 }
 
 /* What a suspense record had counted. Which window that was in is unknown here: the mirror takes the value
@@ -240,15 +275,9 @@ static void event_post(struct posting *p, const struct item *it, const struct kn
     op_push(p, store_expect(e->suspense_key, k != NULL ? k->suspense_version : 0));
     struct store_op dedupe =
         store_put(e->dedupe_key, slice_str(arena_printf(&p->scratch, "1 %s %s", e->facts, period)));
-    dedupe.expires_at_ms = e->time_ms + DEDUPE_MONTHS * MONTH_MS_MAX;
+    dedupe.expires_at_ms = e->time_ms + DEDUPE_MS;
     op_push(p, dedupe);
-    op_push(
-        p, store_append(slice_str(arena_printf(&p->scratch, "ledger/%s", period)), entry_write(p, it, cost)));
-    if (cost->amount != 0)
-        add_push(p, slice_str(arena_printf(&p->scratch, "period/%s", period)), cost->amount, 0);
-    if (e->status == EVENT_SUCCESS)
-        usage_adds(p, it, cost);
-    budget_adds(p, it, cost->amount, e->time_ms, "spent", NULL, NULL);
+    entry_push(p, &(struct entry){.event = e, .owner = it->owner, .cost = cost});
     if (k != NULL && k->reason.p != NULL) {
         op_push(p, store_delete(e->suspense_key));
         take_back(p, k);
@@ -278,7 +307,7 @@ static void event_suspend(struct posting *p, const struct item *it, const struct
     /* A report from the future counts now: its clock is wrong, but the call was made. */
     int64_t at = e->time_ms < p->batch->received_ms ? e->time_ms : p->batch->received_ms;
     if (cost != NULL)
-        budget_adds(p, it, cost->amount, at, "unsettled", counts, &r.n_counts);
+        budget_adds(p, it->owner->namespace, cost->amount, at, "unsettled", counts, &r.n_counts);
     if (!is_posted)
         op_push(p, store_expect(e->dedupe_key, 0));
     op_push(p, store_expect(e->suspense_key, k != NULL ? k->suspense_version : 0));
@@ -294,6 +323,80 @@ static int64_t horizon_ms(int64_t now_ms)
     return time_from_civil(months / 12, months % 12 + 1, 1);
 }
 
+/* --- what a person decided --- */
+
+/* Out of suspense, with what it counted; its identity keeps `dedupe` from now on. */
+static void suspense_leave(struct posting *p, const struct item *it, const struct known *k,
+                           const char *dedupe)
+{
+    const struct event *e = it->event;
+    int64_t now = p->batch->received_ms;
+    op_push(p, store_expect(e->dedupe_key, k->dedupe_version));
+    op_push(p, store_expect(e->suspense_key, k->suspense_version));
+    struct store_op put = store_put(e->dedupe_key, slice_str(dedupe));
+    put.expires_at_ms = (e->time_ms > now ? e->time_ms : now) + DEDUPE_MS;
+    if (put.expires_at_ms < k->dedupe_expires_ms)
+        put.expires_at_ms = k->dedupe_expires_ms;
+    op_push(p, put);
+    op_push(p, store_delete(e->suspense_key));
+    take_back(p, k);
+}
+
+static struct outcome event_dismiss(struct posting *p, const struct item *it, const struct known *k)
+{
+    const struct dedupe *d = &k->dedupe;
+    const char *facts = it->event->facts, *dedupe;
+    if (d->facts.p == NULL)
+        dedupe = arena_printf(&p->scratch, "1 %s " DEDUPE_DISMISSED, facts);
+    else
+        dedupe = arena_printf(&p->scratch, "1 %.*s %.*s%s%.*s %s", SL_ARG(d->facts), SL_ARG(d->where),
+                              d->decided.n > 0 ? " " : "", SL_ARG(d->decided), facts);
+    suspense_leave(p, it, k, dedupe);
+    return (struct outcome){OUTCOME_DISMISSED, NULL, NULL};
+}
+
+static struct outcome event_adjust(struct posting *p, const struct item *it, const struct known *k)
+{
+    const struct event *e = it->event;
+    const struct standing *s = it->standing;
+    const struct dedupe *d = &k->dedupe;
+    struct event_cost cost;
+    const char *missing = NULL;
+    char period[PERIOD_TEXT_MAX];
+    bool is_dismissed = slice_eq_str(d->where, DEDUPE_DISMISSED);
+    if (d->facts.p == NULL || (s == NULL) != is_dismissed ||
+        (s != NULL && !slice_eq_str(d->facts, s->event.facts)))
+        return rejected("changed", "what stands for this event has changed meanwhile: look at it again");
+    int rc = event_price(e, p->batch->book->prices, &cost, &missing);
+    if (rc != 0)
+        return rc == E_OVERFLOW ? rejected("overflow", "its cost is beyond what can be counted")
+                                : rejected("unpriced", "it has no price");
+    if (e->extra.n > 0)
+        return rejected("unpriced", "no price covers all that was used");
+    if (e->time_ms < horizon_ms(p->batch->received_ms) ||
+        e->time_ms > p->batch->received_ms + HORIZON_AHEAD_MS)
+        return rejected("out_of_horizon", "it is dated outside of what is kept exactly");
+    period_of(e->time_ms, period);
+    suspense_leave(p, it, k,
+                   arena_printf(&p->scratch, "1 %s %s %.*s%s%.*s", e->facts, period, SL_ARG(d->facts),
+                                d->decided.n > 0 ? " " : "", SL_ARG(d->decided)));
+    if (s != NULL)
+        entry_push(p, &(struct entry){&s->event, &s->owner, &s->cost, s->original, true});
+    entry_push(p, &(struct entry){e, it->owner, &cost, s != NULL ? s->original : SLICE_EMPTY, false});
+    return (struct outcome){OUTCOME_POSTED, NULL, NULL};
+}
+
+static struct outcome event_verdict(struct posting *p, const struct item *it, const struct known *k)
+{
+    if (k->reason.p == NULL)
+        return rejected("changed", "it was decided meanwhile");
+    if (it->is_overflow)
+        return rejected("overflow", "a sum with it is beyond what can be counted");
+    if (dedupe_decided(&k->dedupe) >= DEDUPE_DECIDED_MAX)
+        return rejected("too_many", "more reports of one event were decided than can be kept");
+    return it->verdict == VERDICT_DISMISS ? event_dismiss(p, it, k) : event_adjust(p, it, k);
+}
+
 /* What is to become of an item, and its ops. `k` is NULL as long as nothing was read: then it is taken for
  * new, and the commit's expectations find out. */
 static struct outcome event_decide(struct posting *p, const struct item *it, const struct known *k)
@@ -303,7 +406,7 @@ static struct outcome event_decide(struct posting *p, const struct item *it, con
     if (same != NULL) /* the same report twice in one commit */
         return same->outcome.kind == OUTCOME_POSTED ? (struct outcome){OUTCOME_DUPLICATE, NULL, NULL}
                                                     : same->outcome;
-    if (k != NULL && k->posted_facts.p != NULL && slice_eq_str(k->posted_facts, e->facts))
+    if (k != NULL && dedupe_has(&k->dedupe, e->facts))
         return (struct outcome){OUTCOME_DUPLICATE, NULL, NULL};
 
     struct event_cost cost;
@@ -311,7 +414,7 @@ static struct outcome event_decide(struct posting *p, const struct item *it, con
     int rc = event_price(e, p->batch->book->prices, &cost, &missing);
     struct outcome o = {OUTCOME_POSTED, NULL, NULL};
     int64_t now = p->batch->received_ms;
-    bool is_posted = other != NULL || (k != NULL && k->posted_facts.p != NULL);
+    bool is_posted = other != NULL || (k != NULL && k->dedupe.facts.p != NULL);
     if (is_posted)
         o = rejected("conflict",
                      "posted before with other facts; it waits in suspense and counts against the budgets");
@@ -351,8 +454,13 @@ static void chunk_build(struct posting *p)
     for (; i < limit; i++) {
         if (p->n_ops + HASH_COUNT(p->adds) + OPS_OF_EVENT_MAX > STORE_OPS_MAX)
             break;
-        p->outcomes[i - p->next] =
-            event_decide(p, p->items[i], p->known != NULL ? &p->known[i - p->next] : NULL);
+        const struct item *it = p->items[i];
+        const struct known *k = p->known != NULL ? &p->known[i - p->next] : NULL;
+        struct outcome *o = &p->outcomes[i - p->next];
+        *o = it->verdict != VERDICT_NONE ? event_verdict(p, it, k) : event_decide(p, it, k);
+        for (size_t x = 0;
+             x < p->batch->n_extra && (o->kind == OUTCOME_POSTED || o->kind == OUTCOME_DISMISSED); x++)
+            op_push(p, p->batch->extra[x]);
     }
     p->end = i;
     for (struct add *a = p->adds; a != NULL; a = a->hh.next)
@@ -399,12 +507,10 @@ static void on_known(int code, const struct store_record *r, size_t n, bool has_
     for (size_t i = 0; i < n / 2; i++) {
         const struct store_record *dedupe = &r[2 * i], *suspense = &r[2 * i + 1];
         struct known *k = &p->known[i];
-        if (dedupe->version > 0) { /* "1 <facts> <period>" */
-            struct slice rest = arena_slice(a, dedupe->value);
-            struct slice form;
-            (void)slice_cut(&rest, ' ', &form);
-            (void)slice_cut(&rest, ' ', &k->posted_facts);
-        }
+        if (dedupe->version > 0)
+            k->dedupe = dedupe_read(arena_slice(a, dedupe->value));
+        k->dedupe_version = dedupe->version;
+        k->dedupe_expires_ms = dedupe->expires_at_ms;
         k->suspense_version = suspense->version;
         if (suspense->version > 0 &&
             suspense_read(a, suspense->value, &k->reason, &k->counts, &k->n_counts) != 0)
@@ -487,5 +593,10 @@ void posting_start(struct batch *x, const struct config_tenant *tenant, struct i
     buf_init(&p->key, STORE_KEY_MAX);
     for (size_t i = 0; p->budgets != NULL && i < p->budgets->n; i++)
         budget_follow(x->billing, &p->budgets->items[i]);
-    posting_step(p);
+    if (items[0]->verdict == VERDICT_NONE) {
+        posting_step(p);
+        return;
+    }
+    p->end = n; /* a verdict is about what is there */
+    known_read(p);
 }

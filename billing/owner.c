@@ -120,10 +120,20 @@ static void texts_keep(struct owner *o, const struct billing_key_owner *k)
         total += from[i].n;
     char *at = o->texts = mem_alloc(total);
     for (size_t i = 0; i < ARRAY_LEN(from); i++) {
-        memcpy(at, from[i].p, from[i].n);
+        if (from[i].n > 0)
+            memcpy(at, from[i].p, from[i].n);
         *to[i] = slice_of(at, from[i].n);
         at += from[i].n;
     }
+}
+
+struct owner *owner_new(const char *key_hash, const struct billing_key_owner *k)
+{
+    struct owner *o = MEM_NEW(struct owner);
+    o->refs = 1;
+    memcpy(o->key_hash, key_hash, SHA256_HEX_SIZE);
+    texts_keep(o, k);
+    return o;
 }
 
 struct owner *owner_cache_add(struct owner_cache *c, const char *key_hash, struct slice record,
@@ -138,11 +148,8 @@ struct owner *owner_cache_add(struct owner_cache *c, const char *key_hash, struc
         arena_fini(&scratch);
         return NULL;
     }
-    o = MEM_NEW(struct owner);
-    o->refs = 1;
+    o = owner_new(key_hash, &k);
     o->had_suspense = had_suspense;
-    memcpy(o->key_hash, key_hash, SHA256_HEX_SIZE);
-    texts_keep(o, &k);
     arena_fini(&scratch);
     if (HASH_COUNT(c->rows) >= OWNERS_MAX) {
         struct owner *oldest = c->rows;

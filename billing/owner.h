@@ -24,6 +24,7 @@ struct owner_cache {
     struct owner *rows; /* oldest first */
 };
 
+struct owner *owner_new(const char *key_hash, const struct billing_key_owner *k); /* one reference; copied */
 struct owner *owner_ref(struct owner *o);
 void owner_unref(struct owner *o);                                           /* NULL is fine */
 struct owner *owner_cache_find(struct owner_cache *c, const char *key_hash); /* no reference taken */

@@ -1,4 +1,4 @@
-/* billing: usage, suspense, and the export of a period. */
+/* billing: usage, and the export of a period. */
 #include "base/core/mem.h"
 #include "controller/api/audit.h"
 #include "controller/edge/route.h"
@@ -19,27 +19,6 @@ static void on_json(int code, struct slice json, const struct err *err, void *da
         request_json(rq, 200, json, NULL, 0);
 }
 
-/* "2026-11-01" or a whole RFC 3339 time, as whole UTC days. */
-static bool read_day(struct request *rq, const char *name, int64_t absent, bool is_end, int64_t *ret)
-{
-    struct slice text;
-    char full[32];
-    if (!request_query(rq, name, &text))
-        return false;
-    *ret = absent;
-    if (text.p == NULL)
-        return true;
-    (void)snprintf(full, sizeof full, "%.*sT00:00:00Z", text.n == 10 ? 10 : 0, text.p);
-    if (time_parse(text.n == 10 ? slice_str(full) : text, ret) != 0) {
-        request_problem(rq, E_INVALID, "query parameter `%s`: expected a day like 2026-11-01, found `%.*s`",
-                        name, SL_ARG(text));
-        return false;
-    }
-    int64_t day = 24 * 3600 * 1000, rest = *ret % day;
-    *ret += rest == 0 ? 0 : (is_end ? day - rest : -rest);
-    return true;
-}
-
 static void query_usage(struct request *rq, struct billing_usage_query *q, const char *by)
 {
     static const char *const kinds[] = {"", "model", "kind", "day", "namespace", "workspace"};
@@ -47,8 +26,8 @@ static void query_usage(struct request *rq, struct billing_usage_query *q, const
     int64_t now = clock_wall_ms(rq->c->loop.clock);
     time_civil(now, &year, &month, &day);
     q->tenant = rq->who.tenant->name;
-    if (!read_day(rq, "from", time_from_civil(year, month, 1), false, &q->from_ms) ||
-        !read_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) ||
+    if (!request_day(rq, "from", time_from_civil(year, month, 1), false, &q->from_ms) ||
+        !request_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) ||
         !request_query(rq, by, &q->by))
         return;
     if (q->by.p == NULL)
@@ -92,24 +71,6 @@ static void workspace_usage(struct request *rq)
     }
     struct billing_usage_query q = {.namespace = ws->namespace, .workspace_id = slice_str(ws->id)};
     query_usage(rq, &q, "by");
-}
-
-static void get_suspense(struct request *rq)
-{
-    size_t limit;
-    struct slice after;
-    if (!request_paging(rq, 500, &limit, &after))
-        return;
-    if (rq->who.tenant == NULL && !rq->who.is_fleet) {
-        request_problem(rq, E_FORBIDDEN, "a fleet key is wanted here");
-        return;
-    }
-    if (!principal_has_namespace(&rq->who, SL("*"))) {
-        request_problem(rq, E_FORBIDDEN, "a key with all namespaces is wanted");
-        return;
-    }
-    billing_suspense(rq->c->billing, rq->who.tenant != NULL ? rq->who.tenant->name : SLICE_EMPTY,
-                     after.p != NULL ? after : SLICE_EMPTY, limit, on_json, request_hold(rq, NULL));
 }
 
 /* --- export: streamed, a page at a time --- */
@@ -233,8 +194,6 @@ static const struct route rows[] = {
      "from to group_by namespace", 200},
     {"GET", "/v1/workspaces/{namespace}/{name}/usage", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
      workspace_usage, "What a workspace cost", "from to by", 200},
-    {"GET", "/v1/suspense", ROUTE_EITHER, ROLE_OWNER, 0, 0, get_suspense,
-     "What awaits attribution, a price or a decision", "limit after", 200},
     {"GET", "/v1/periods/{period}/export", ROUTE_TENANT, ROLE_OWNER, 0, 0, get_export,
      "The ledger of a UTC month", "format", 200},
 };

@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const struct command_set *const sets[] = {&commands_serve,  &commands_workspace, &commands_billing,
-                                                 &commands_budget, &commands_prices,    &commands_key,
-                                                 &commands_image,  &commands_egress};
+                                                 &commands_budget, &commands_suspense,  &commands_prices,
+                                                 &commands_key,    &commands_image,     &commands_egress};
 
 static struct {
     const struct command *command;

@@ -41,7 +41,7 @@ struct command_set {
     size_t n;
 };
 extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_budget,
-    commands_prices, commands_key, commands_image, commands_egress;
+    commands_suspense, commands_prices, commands_key, commands_image, commands_egress;
 
 /* --- the API, from a command --- */
 struct api_answer {
@@ -70,11 +70,10 @@ struct slice money_text(const struct json *amount, char out[MONEY_TEXT_MAX]);
 
 /* --- tables --- */
 #define TABLE_COLUMNS_MAX 8
-#define TABLE_CELL_MAX    512
 struct table {
     size_t columns, rows;
     const char *heads[TABLE_COLUMNS_MAX];
-    char *cells; /* rows × columns × TABLE_CELL_MAX */
+    char **cells; /* rows × columns, owned texts; NULL: empty */
     size_t cap;
 };
 void table_init(struct table *t, const char *const *heads, size_t n);

@@ -75,7 +75,7 @@ static int list(const struct command *cmd)
         struct table t;
         table_init(&t, heads, ARRAY_LEN(heads));
         JSON_FOREACH (it, json_get(a.json, "items")) {
-            struct buf all = BUF_INIT(TABLE_CELL_MAX);
+            struct buf all = BUF_INIT(4096);
             JSON_FOREACH (ns, json_get(it, "namespaces")) {
                 (void)buf_printf(&all, "%s%.*s", all.n > 0 ? "," : "", SL_ARG(json_string(ns)));
             }

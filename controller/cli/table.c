@@ -15,48 +15,53 @@ void table_init(struct table *t, const char *const *heads, size_t n)
         t->heads[i] = heads[i];
 }
 
-static char *cell_at(const struct table *t, size_t row, size_t column)
+static char **cell_at(const struct table *t, size_t row, size_t column)
 {
-    return t->cells + (row * t->columns + column) * TABLE_CELL_MAX;
+    return &t->cells[row * t->columns + column];
 }
 
 void table_row(struct table *t)
 {
     if (t->rows == t->cap) {
         t->cap = t->cap == 0 ? 16 : t->cap * 2;
-        t->cells = mem_realloc(t->cells, t->cap * t->columns * TABLE_CELL_MAX);
+        t->cells = mem_realloc(t->cells, t->cap * t->columns * sizeof *t->cells);
     }
-    memset(cell_at(t, t->rows, 0), 0, t->columns * TABLE_CELL_MAX);
+    for (size_t i = 0; i < t->columns; i++)
+        *cell_at(t, t->rows, i) = NULL;
     t->rows++;
 }
 
 void table_cell(struct table *t, size_t column, struct slice text)
 {
-    char *cell = cell_at(t, t->rows - 1, column);
-    (void)snprintf(cell, TABLE_CELL_MAX, "%.*s", (int)text.n, text.n > 0 ? text.p : "");
-    for (; *cell != '\0'; cell++)
-        if ((unsigned char)*cell < 0x20 || *cell == 0x7f)
-            *cell = '?';
+    char **cell = cell_at(t, t->rows - 1, column);
+    mem_free(*cell);
+    *cell = mem_strndup(text.n > 0 ? text.p : "", text.n);
+    for (char *c = *cell; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
 }
 
-static size_t width_of(const struct table *t, size_t column)
+static const char *text_at(const struct table *t, size_t row, size_t column)
 {
-    size_t width = strlen(t->heads[column]);
-    for (size_t r = 0; r < t->rows; r++)
-        if (strlen(cell_at(t, r, column)) > width)
-            width = strlen(cell_at(t, r, column));
-    return width;
+    const char *text = row == 0 ? t->heads[column] : *cell_at(t, row - 1, column);
+    return text != NULL ? text : "";
 }
 
 void table_print(struct table *t)
 {
+    size_t widths[TABLE_COLUMNS_MAX] = {0};
     for (size_t r = 0; r <= t->rows; r++) {
         for (size_t i = 0; i < t->columns; i++) {
-            const char *text = r == 0 ? t->heads[i] : cell_at(t, r - 1, i);
+            size_t n = strlen(text_at(t, r, i));
+            widths[i] = n > widths[i] ? n : widths[i];
+        }
+    }
+    for (size_t r = 0; r <= t->rows; r++) {
+        for (size_t i = 0; i < t->columns; i++) {
             if (i + 1 == t->columns)
-                (void)printf("%s\n", text);
+                (void)printf("%s\n", text_at(t, r, i));
             else
-                (void)printf("%-*s  ", (int)width_of(t, i), text);
+                (void)printf("%-*s  ", (int)widths[i], text_at(t, r, i));
         }
     }
     table_fini(t);
@@ -64,6 +69,8 @@ void table_print(struct table *t)
 
 void table_fini(struct table *t)
 {
+    for (size_t i = 0; i < t->rows * t->columns; i++)
+        mem_free(t->cells[i]);
     mem_free(t->cells);
-    t->cells = NULL;
+    *t = (struct table){.columns = t->columns};
 }

@@ -239,3 +239,23 @@ bool request_paging(struct request *rq, size_t max, size_t *ret_limit, struct sl
     *ret_limit = (size_t)limit;
     return true;
 }
+
+bool request_day(struct request *rq, const char *name, int64_t absent, bool is_end, int64_t *ret)
+{
+    struct slice text;
+    char full[32];
+    if (!request_query(rq, name, &text))
+        return false;
+    *ret = absent;
+    if (text.p == NULL)
+        return true;
+    (void)snprintf(full, sizeof full, "%.*sT00:00:00Z", text.n == 10 ? 10 : 0, text.p);
+    if (time_parse(text.n == 10 ? slice_str(full) : text, ret) != 0) {
+        request_problem(rq, E_INVALID, "query parameter `%s`: expected a day like 2026-11-01, found `%.*s`",
+                        name, SL_ARG(text));
+        return false;
+    }
+    int64_t day = 24 * 3600 * 1000, rest = *ret % day;
+    *ret += rest == 0 ? 0 : (is_end ? day - rest : -rest);
+    return true;
+}

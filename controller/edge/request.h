@@ -76,6 +76,9 @@ size_t request_headers(const struct request *rq, struct http_header *h);
 bool request_parse_json(struct request *rq, bool is_optional);
 /* "?wait=30s": 0 when absent; false when it answered a problem. Bounded by max. */
 bool request_duration(struct request *rq, const char *name, int64_t max_ms, int64_t *ret_ms);
+/* "?from=2026-11-01" or a whole RFC 3339 time, as whole UTC days: the first instant of its day or, with
+ * is_end, of the next one unless it is midnight. `absent` when absent; false when it answered a problem. */
+bool request_day(struct request *rq, const char *name, int64_t absent, bool is_end, int64_t *ret);
 /* A query parameter, decoded into the arena; SLICE_NULL when absent; false when it answered a problem. */
 bool request_query(struct request *rq, const char *name, struct slice *ret);
 /* "?limit=&after=": limit 1..max. */

@@ -40,7 +40,7 @@ struct route_set {
     size_t n;
 };
 extern const struct route_set routes_workspaces, routes_egress, routes_gateways, routes_admission,
-    routes_billing, routes_budgets, routes_keys, routes_fleet;
+    routes_billing, routes_budgets, routes_suspense, routes_keys, routes_fleet;
 
 /* All sets; ends with {NULL, 0}. */
 extern const struct route_set *const route_sets[];

@@ -508,7 +508,8 @@ static inline const char *usage(struct fixture *f, const char *tenant, const cha
 static inline size_t suspense(struct fixture *f, const char *tenant, size_t limit)
 {
     f->is_done = false;
-    billing_suspense(f->billing, slice_str(tenant), SLICE_EMPTY, limit, on_json, f);
+    struct billing_suspense_query q = {.tenant = slice_str(tenant), .limit = limit};
+    billing_suspense(f->billing, &q, on_json, f);
     until(f, &f->is_done);
     assert_int_equal(f->code, 0);
     struct json *root = NULL;
@@ -619,7 +620,7 @@ static inline struct amount csv_sum(const char *csv)
             if (*p == '\n')
                 break;
         }
-        assert_int_equal(column, 21);
+        assert_int_equal(column, 22);
         p++;
     }
     return sum;

@@ -54,14 +54,14 @@ static void test_one_event(void **state)
         &expected,
         "number,time,posted_at,gateway,key_hash,event_id,namespace,workspace,workspace_id,user,model,"
         "call_type,status,estimated,price_version,token_kind,quantity,unit_price,cost,currency,"
-        "reported_cost\r\n");
+        "reported_cost,adjusts\r\n");
     static const char *const lines[] = {"input,1000,0.000003,0.003", "output,100,0.000015,0.0015",
                                         "cache_read,10,0.0000003,0.000003",
                                         "cache_write,4,0.00000375,0.000015"};
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         (void)buf_printf(&expected,
                          "1,2026-11-05T11:00:00Z," NOW ",gw,%s,req-1,alice,dev,ws_0,alice@example.org,"
-                         "claude-sonnet-4-5,,success,false,2026-11-01,%s,USD,\r\n",
+                         "claude-sonnet-4-5,,success,false,2026-11-01,%s,USD,,\r\n",
                          hash, lines[i]);
     assert_string_equal(export(f, "acme", "2026-11", EXPORT_CSV), buf_cstr(&expected));
     assert_int_equal(f->code, 0);
