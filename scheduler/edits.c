@@ -87,12 +87,12 @@ int edit_suspend(struct entry *e, struct draft *d, const struct edit *x, struct 
 int edit_asleep(struct entry *e, struct draft *d, const struct edit *x, struct err *err)
 {
     (void)e;
-    (void)x;
     (void)err;
     if (d->fact.wish != WISH_SUSPENDED || d->fact.is_asleep) {
         return EDIT_NOTHING;
     }
     d->fact.is_asleep = true;
+    d->fact.is_frozen = x->is_frozen;
     if (d->fact.key_state == KEY_LIVE) { /* it will be blocked now */
         d->fact.key_state = KEY_UNSURE;
     }

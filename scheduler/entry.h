@@ -52,6 +52,7 @@ struct fact {
     bool is_pinned;   /* its home is (or may be) at this provider: never another */
     bool has_sandbox; /* this generation was started */
     bool is_asleep;   /* suspended, and the provider has confirmed it */
+    bool is_frozen;   /* … and its processes are still there: until it was started again */
     bool is_final;    /* failed for a reason that waiting does not mend */
     bool keeps_home;  /* deleting: the home stays */
     int64_t updated_at_ms, ready_at_ms, retry_at_ms;
@@ -88,7 +89,7 @@ struct edit {
     enum workspace_state state;
     enum suspend_cause cause;
     enum renewal renew;
-    bool keep_home, is_final;
+    bool keep_home, is_final, is_frozen;
     int64_t retry_at_ms;
     struct slice provider;
     enum key_state key_state;

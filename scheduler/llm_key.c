@@ -21,12 +21,6 @@ struct slice llm_key_gateway(const struct entry *e, bool *ret_is_managed)
     return scheduler_intern(e->s, name);
 }
 
-static bool is_process_kept(const struct entry *e)
-{
-    struct place *p = place_find(e->s, e->fact.provider);
-    return p != NULL && p->p->ops->caps(p->p)->suspend_keeps_memory;
-}
-
 static enum key_step step_awake(const struct entry *e)
 {
     if (e->fact.renew != RENEW_NO || e->is_key_live) {
@@ -41,7 +35,7 @@ static enum key_step step_awake(const struct entry *e)
         return KEY_STEP_NONE;
     case KEY_UNSURE:
     case KEY_BLOCKED:
-        return is_process_kept(e) ? KEY_STEP_UNBLOCK : KEY_STEP_RENEW;
+        return e->fact.is_frozen ? KEY_STEP_UNBLOCK : KEY_STEP_RENEW;
     }
     return KEY_STEP_NONE;
 }

@@ -337,20 +337,28 @@ static void on_suspended(int code, const struct err *err, void *data)
     }
 }
 
+static enum suspend_kind suspend_kind_of(const struct work *w)
+{
+    const struct config_template *t = template_of(w->e);
+    bool is_frozen =
+        t != NULL && t->suspend_freezes && w->place->p->ops->caps(w->place->p)->suspend_keeps_memory;
+    return is_frozen ? SUSPEND_FREEZE : SUSPEND_STOP;
+}
+
 static void decide_suspend(struct work *w, const struct sandbox_info *i)
 {
     struct entry *e = w->e;
     struct provider *p = w->place->p;
     if (i->state != SANDBOX_RUNNING || !is_ours(w, i)) {
-        entry_change(e, edit_asleep, NULL, on_step_saved, w);
+        const struct edit x = {.is_frozen = suspend_kind_of(w) == SUSPEND_FREEZE};
+        entry_change(e, edit_asleep, &x, on_step_saved, w);
     } else if (w->has_suspended) {
         struct err err = {0};
         (void)err_set(&err, E_BUSY, "%s is still running", e->sandbox_name);
         work_fail(w, "suspend", E_BUSY, &err);
     } else {
-        const struct config_template *t = template_of(e);
-        enum suspend_kind kind = t != NULL && t->suspend_freezes ? SUSPEND_FREEZE : SUSPEND_STOP;
-        p->ops->suspend(p, slice_str(e->sandbox_name), kind, w->s->o.timing.call_long_ms, on_suspended, w);
+        p->ops->suspend(p, slice_str(e->sandbox_name), suspend_kind_of(w), w->s->o.timing.call_long_ms,
+                        on_suspended, w);
     }
 }
 

@@ -56,6 +56,7 @@ static void fact_write(struct jsonw *w, const struct fact *f)
     jsonw_kbool(w, "is_pinned", f->is_pinned);
     jsonw_kbool(w, "has_sandbox", f->has_sandbox);
     jsonw_kbool(w, "is_asleep", f->is_asleep);
+    jsonw_kbool(w, "is_frozen", f->is_frozen);
     jsonw_kbool(w, "is_final", f->is_final);
     jsonw_kbool(w, "keeps_home", f->keeps_home);
     jsonw_ki64(w, "updated_at_ms", f->updated_at_ms);
@@ -130,7 +131,7 @@ struct row { /* the record's members as they come */
         state, renew, provider, token, llm_key, llm_key_hash, old_key_hash, key_state, key_gateway,
         old_key_gateway, old_key_state;
     const struct json *labels, *env;
-    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home;
+    bool is_pinned, has_sandbox, is_asleep, is_final, keeps_home, is_frozen;
 };
 
 #define ROW(field, type)                                                                                     \
@@ -175,6 +176,7 @@ static const struct json_field rows[] = {
     ROW(llm_key, JF_STRING),
     ROW(llm_key_hash, JF_STRING),
     ROW(old_key_hash, JF_STRING),
+    ROW_LATER(is_frozen, JF_BOOL),
     ROW_LATER(key_state, JF_STRING),
     ROW_LATER(key_gateway, JF_STRING),
     ROW_LATER(old_key_gateway, JF_STRING),
@@ -236,6 +238,7 @@ static int fact_read(struct scheduler *s, const struct row *r, struct fact *f, s
     f->is_pinned = r->is_pinned;
     f->has_sandbox = r->has_sandbox;
     f->is_asleep = r->is_asleep;
+    f->is_frozen = r->is_frozen;
     f->is_final = r->is_final;
     f->keeps_home = r->keeps_home;
     f->updated_at_ms = r->updated_at_ms;

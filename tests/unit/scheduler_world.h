@@ -938,7 +938,7 @@ static const char world_yaml[] =
     "  one: {kind: local}\n"
     "  two: {kind: local, uid_range: 300000+1000}\n"
     "templates:\n"
-    "  coding: {providers: [one, two], server: {agents: [claude], env: {TZ: UTC}}}\n"
+    "  coding: {providers: [one, two], server: {agents: [claude], env: {TZ: UTC}}, idle: {suspend: freeze}}\n"
     "  single: {providers: [one]}\n"
     "  sleepy: {providers: [one], idle: {suspend_after: 1s}}\n"
     "tenants:\n"
