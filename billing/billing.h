@@ -78,6 +78,17 @@ void billing_report_post(struct billing_report *r, billing_batch_cb cb, void *da
 void billing_usage_post(struct billing *b, const struct config_gateway *g, struct slice body,
                         billing_batch_cb cb, void *data);
 
+/* --- bytes of the way out --- */
+struct billing_egress {
+    struct slice tenant, namespace, workspace, workspace_id, user;
+    uint64_t bytes_in, bytes_out; /* in (from_ms, to_ms] of the wall clock */
+    int64_t from_ms, to_ms;
+};
+/* An entry of the ledger without a price, and the day's usage. (workspace_id, from_ms) is its identity: the
+ * same once more, within a day, changes nothing and succeeds. 0; E_NOT_FOUND: no such tenant; else send it
+ * again. */
+void billing_egress_post(struct billing *b, const struct billing_egress *e, billing_done_cb done, void *data);
+
 /* --- budgets --- */
 struct billing_budget_view {
     struct slice name, timezone;

@@ -60,6 +60,11 @@ void overrides_load_start(struct billing *b, billing_done_cb done, void *data);
 /* Moves the budget's window to now; a new window begins at zero and is read from the store meanwhile. */
 void budget_follow(struct billing *b, struct budget *budget);
 
+/* --- bytes of the way out (egress.c), beside tokens in usage --- */
+#define EGRESS_MODEL "egress" /* in the place of a model */
+#define EGRESS_KINDS 2
+extern const char *const egress_kind_names[EGRESS_KINDS];
+
 /* --- a batch on its way (batch.c) --- */
 enum outcome_kind { OUTCOME_NONE, OUTCOME_POSTED, OUTCOME_DUPLICATE, OUTCOME_REJECTED, OUTCOME_DISMISSED };
 struct outcome {

@@ -6,6 +6,7 @@
  * and a failed read, each with a code. */
 #include "billing/internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define DAYS_MAX   430 /* the months that are kept exactly, and the present one */
@@ -20,6 +21,7 @@ static const char *const by_names[] = {
 
 struct sums {
     i128 quantity[TOKEN_KINDS];
+    i128 bytes[EGRESS_KINDS];
     i128 cost;
 };
 
@@ -59,6 +61,14 @@ static void sums_write(struct jsonw *w, const struct usage_read *x, const struct
             continue;
         jsonw_key(w, token_kind_names[k]);
         jsonw_raw(w, slice_of(number, i128_format(s->quantity[k], 0, number)));
+    }
+    for (int k = 0; k < EGRESS_KINDS; k++) {
+        char name[32];
+        if (s->bytes[k] == 0)
+            continue;
+        (void)snprintf(name, sizeof name, "%s_bytes", egress_kind_names[k]);
+        jsonw_key(w, name);
+        jsonw_raw(w, slice_of(number, i128_format(s->bytes[k], 0, number)));
     }
     jsonw_key(w, "tokens");
     jsonw_raw(w, slice_of(number, i128_format(all, 0, number)));
@@ -122,9 +132,10 @@ static int group_find(struct usage_read *x, struct slice escaped, struct group *
     return 0;
 }
 
+/* Kinds of tokens first, then those of bytes. */
 static int sums_add(struct sums *s, int kind, bool is_cost, i128 v)
 {
-    i128 *to = is_cost ? &s->cost : &s->quantity[kind];
+    i128 *to = is_cost ? &s->cost : kind < TOKEN_KINDS ? &s->quantity[kind] : &s->bytes[kind - TOKEN_KINDS];
     return i128_add(*to, v, to);
 }
 
@@ -138,10 +149,12 @@ static int counter_take(struct usage_read *x, const struct store_counter *c)
             return E_INTERNAL;
     }
     int kind = 0;
-    while (kind < TOKEN_KINDS && !slice_eq_str(parts[4], token_kind_names[kind]))
+    while (kind < TOKEN_KINDS + EGRESS_KINDS &&
+           !slice_eq_str(parts[4],
+                         kind < TOKEN_KINDS ? token_kind_names[kind] : egress_kind_names[kind - TOKEN_KINDS]))
         kind++;
-    if (kind == TOKEN_KINDS)
-        return 0; /* a kind of a later version: not tokens */
+    if (kind == TOKEN_KINDS + EGRESS_KINDS)
+        return 0; /* a kind of a later version */
     if (x->workspace_id.n > 0) {
         buf_reset(&x->part);
         if (key_unescape(&x->part, parts[2]) != 0 || !slice_eq(buf_view(&x->part), x->workspace_id))

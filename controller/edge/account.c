@@ -185,5 +185,8 @@ bool account_note(struct account *a, enum decision_kind kind, const struct targe
 void account_fini(struct account *a)
 {
     mem_free(a->decisions);
-    a->decisions = NULL;
+    mem_free(a->tenant);
+    mem_free(a->namespace);
+    mem_free(a->workspace);
+    mem_free(a->user);
 }

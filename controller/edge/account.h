@@ -41,6 +41,15 @@ struct account {
     uint64_t by_kind[DECISION_KINDS];
     struct decision *decisions; /* of a workspace; NULL: none yet */
     size_t n_decisions;
+    /* of a workspace: whose bytes they are, as usage has it; ours */
+    char *tenant, *namespace, *workspace, *user;
+    uint64_t posted_in, posted_out;   /* of bytes_in and bytes_out, in the ledger */
+    uint64_t posting_in, posting_out; /* under way, or to be sent again */
+    int64_t posting_from_ms, posting_to_ms;
+    int64_t metered_ms; /* wall: up to where bytes were posted */
+    bool is_posting;
+    bool has_posting;     /* what is in posting_* is not yet known to be in the ledger */
+    bool is_gone;         /* the workspace is: freed when all is settled */
     struct bucket audits; /* entries are rationed; `left` counts whole ones */
     uint64_t audits_left_out;
     UT_hash_handle hh;

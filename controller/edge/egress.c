@@ -44,6 +44,7 @@ struct egress {
     bool has_timer, is_ticking, is_closing, is_closed_told;
     void (*closed)(void *data);
     void *closed_data;
+    struct egress_meter meter;
     struct egress_stats stats;
 };
 
@@ -185,6 +186,29 @@ static struct account *account_in(struct account **table, struct slice key,
     return a;
 }
 
+static struct account *account_of(struct egress *e, const struct workspace *ws,
+                                  const struct config_egress_limits *limits)
+{
+    struct account *a = account_in(&e->workspaces, slice_str(ws->id), limits);
+    if (a->tenant != NULL)
+        return a;
+    a->tenant = mem_strndup(ws->tenant.p, ws->tenant.n);
+    a->namespace = mem_strndup(ws->namespace.p, ws->namespace.n);
+    a->workspace = mem_strndup(ws->name.p, ws->name.n);
+    a->user = ws->user.n > 0 ? mem_strndup(ws->user.p, ws->user.n) : mem_strdup("");
+    a->metered_ms = now_wall(e);
+    return a;
+}
+
+static void account_maybe_free(struct egress *e, struct account *a)
+{
+    if (!a->is_gone || a->n_open > 0 || !egress_meter_is_settled(a))
+        return;
+    HASH_DEL(e->workspaces, a);
+    account_fini(a);
+    mem_free(a);
+}
+
 /* --- notes --- */
 
 static void note(struct egress *e, struct account *a, const struct workspace *ws, enum decision_kind kind,
@@ -221,11 +245,14 @@ static void open_free(struct egress_open *o)
 
 static void slots_give_back(struct egress_open *o)
 {
-    if (o->workspace != NULL)
-        account_closed(o->workspace);
+    struct account *a = o->workspace;
     if (o->tenant != NULL)
         account_closed(o->tenant);
     o->workspace = o->tenant = NULL;
+    if (a == NULL)
+        return;
+    account_closed(a);
+    account_maybe_free(o->e, a);
 }
 
 static void on_finish(void *data)
@@ -266,10 +293,8 @@ static void fail(struct egress_open *o, enum decision_kind kind, int code)
     if (ws != NULL && !o->is_why) {
         const struct config_template *template = tenancy_template(e->c->tenancy, ws->template);
         static const struct config_egress_limits none;
-        note(e,
-             account_in(&e->workspaces, slice_str(ws->id),
-                        template != NULL ? &template->egress_limits : &none),
-             ws, kind, &o->target, &o->verdict);
+        note(e, account_of(e, ws, template != NULL ? &template->egress_limits : &none), ws, kind, &o->target,
+             &o->verdict);
     }
     (void)err_set(&o->err, code, "%s", o->verdict.text);
     finish(o, code);
@@ -387,7 +412,7 @@ static int slots_take(struct egress_open *o, const struct workspace *ws,
                       struct err *err)
 {
     struct egress *e = o->e;
-    struct account *of_workspace = account_in(&e->workspaces, slice_str(ws->id), &template->egress_limits);
+    struct account *of_workspace = account_of(e, ws, &template->egress_limits);
     struct account *of_tenant = account_in(&e->tenants, tenant->name, &tenant->egress_limits);
     char whose[128];
     (void)snprintf(whose, sizeof whose, "tenant %.*s", SL_ARG(tenant->name));
@@ -491,6 +516,7 @@ void egress_moved(struct egress_stream *s, size_t in, size_t out)
     }
     e->stats.bytes_in += in;
     e->stats.bytes_out += out;
+    egress_meter_moved(&e->meter);
     s->active_ms = mono;
     if (mono - s->touched_ms >= 1000) { /* traffic keeps it awake; once a second is enough */
         struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
@@ -515,6 +541,14 @@ void egress_ended(struct egress_stream *s)
     e->stats.open--;
     account_closed(s->workspace);
     account_closed(s->tenant);
+    account_maybe_free(e, s->workspace);
+    egress_maybe_closed(e);
+}
+
+void egress_settled(struct egress *e, struct account *a)
+{
+    if (a != NULL)
+        account_maybe_free(e, a);
     egress_maybe_closed(e);
 }
 
@@ -613,6 +647,7 @@ struct egress *egress_new(struct controller *c)
     e->loop = &c->loop;
     timer_init(&e->tick, e->loop, on_tick, e);
     e->has_timer = true;
+    egress_meter_init(&e->meter, e, c, &e->workspaces);
     reserved_make(e);
     resolver_make(e);
     return e;
@@ -649,6 +684,13 @@ void egress_workspace_gone(struct egress *e, const char *workspace_id)
     DL_FOREACH_SAFE (e->streams, s, tmp)
         if (strcmp(s->workspace->key, workspace_id) == 0)
             egress_stream_cut(s);
+    struct account *a;
+    HASH_FIND_STR(e->workspaces, workspace_id, a);
+    if (a == NULL)
+        return;
+    a->is_gone = true;
+    egress_meter_post(&e->meter, a);
+    account_maybe_free(e, a);
 }
 
 static void egress_free(void *data)
@@ -675,6 +717,9 @@ static void egress_maybe_closed(struct egress *e)
 {
     if (!e->is_closing || e->is_closed_told || e->streams != NULL || e->opens != NULL || e->n_resolvers > 0 ||
         e->has_timer)
+        return;
+    egress_meter_close(&e->meter); /* the counts are final */
+    if (e->meter.n_posting > 0)
         return;
     e->is_closed_told = true;
     loop_defer(e->loop, egress_free, e); /* streams that just ended are freed by calls deferred before */

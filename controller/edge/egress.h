@@ -49,6 +49,24 @@ struct egress_stats {
 };
 const struct egress_stats *egress_stats(const struct egress *e);
 
+/* --- egress_meter.c: bytes to the ledger --- */
+struct egress_meter {
+    struct egress *egress;
+    struct billing *billing;
+    struct loop *loop;
+    struct account **accounts; /* of workspaces */
+    struct timer timer;
+    bool has_timer;
+    size_t n_posting;
+};
+void egress_meter_init(struct egress_meter *m, struct egress *e, struct controller *c,
+                       struct account **accounts);
+void egress_meter_moved(struct egress_meter *m);                   /* bytes passed: they will be posted */
+void egress_meter_post(struct egress_meter *m, struct account *a); /* now, if there is something */
+void egress_meter_close(struct egress_meter *m); /* posts all once more; egress_settled when it is done */
+bool egress_meter_is_settled(const struct account *a);    /* nothing to post, nothing under way */
+void egress_settled(struct egress *e, struct account *a); /* egress.c: a posting has ended; a may be freed */
+
 /* --- egress_stream.c: an open connection, as a stream over the one to the outside --- */
 
 struct egress_stream {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { NameServer } from './dns.mjs';
-import { needNodeInside, Reeve, root, until, within } from './lib.mjs';
+import { needNodeInside, parseCsv, Reeve, root, until, within } from './lib.mjs';
 import { Authority, serveHttp, serveHttps, stop } from './outside.mjs';
 import { after, before, context, test } from './suite.mjs';
 
@@ -346,11 +346,30 @@ test('a reload cuts what is no longer allowed, and nothing else', async () => {
     await reload();
 });
 
-test('a workspace that is deleted takes its connections with it', async () => {
+test('a workspace that is deleted takes its connections with it, and its bytes are on the books', async () => {
     await workspace('alice/gone', 'open');
+    const { bytes } = await inside('alice/gone', 'download', { target: `shop.test:${port}`, path: '/bytes?300000' });
+    assert.ok(bytes > 300000);
+    const { bytes_in: came, bytes_out: went } = await egress('alice/gone');
+    const { id } = (await reeve.api('GET', '/v1/workspaces/alice/gone')).body;
     const held = inside('alice/gone', 'hold', { targets: [`shop.test:${port}`] }).catch(() => 'gone');
     await until('it is open', 20000, async () => (await egress('alice/gone')).open === 1);
     await reeve.remove('alice/gone');
     await within(30000, 'the program ended', held);
     await until('nothing is open', 20000, async () => /reeve_egress_open 0\n/.test((await reeve.api('GET', '/metrics', { key: 'fleet owner' })).text));
+    const mine = await until('usage has its bytes', 20000, async () => {
+        const usage = await reeve.api('GET', '/v1/usage?group_by=workspace');
+        return usage.body.items.find((it) => it.workspace === id);
+    });
+    assert.equal(mine.egress_in_bytes, came);
+    assert.equal(mine.egress_out_bytes, went);
+    assert.equal(mine.tokens, 0);
+    const period = new Date().toISOString().slice(0, 7);
+    const file = await reeve.api('GET', `/v1/periods/${period}/export?format=csv`);
+    assert.equal(file.status, 200, file.text);
+    const rows = parseCsv(file.text).filter((r) => r.workspace_id === id);
+    assert.deepEqual(rows.map((r) => [r.model, r.token_kind, r.quantity, r.cost]), [
+        ['egress', 'egress_in', `${came}`, '0'],
+        ['egress', 'egress_out', `${went}`, '0'],
+    ]);
 });
