@@ -403,7 +403,10 @@ int provider_docker_open(struct loop *l, const struct docker_options *o, struct 
     d->loop = l;
     d->lock_fd = -1;
     d->name = mem_strndup(o->name.p, o->name.n);
-    d->endpoint = mem_strdup(to.host);
+    const char *path = to.host;
+    while (path[0] == '/' && path[1] == '/') /* of "unix:///path" */
+        path++;
+    d->endpoint = mem_strdup(path);
     int rc = docker_setup(d, o, err);
     if (rc != 0) {
         docker_free(d);

@@ -91,6 +91,7 @@ struct docker_job {
     struct sandbox_spec spec; /* texts in the arena */
     enum suspend_kind suspend;
     struct docker_container container; /* as last inspected */
+    bool is_container_started;         /* start: this job did it */
     bool is_marked;                    /* the file `suspended` is there */
     struct sandbox_info info, *items;
     size_t n_items;

@@ -139,7 +139,7 @@ static int watch_begin(struct docker_entry *e, const struct docker_container *c,
     if (!is_of_container(c->pid, c->id)) { /* asked while the descriptor is held: the number is still its */
         close(fd);
         return err_set(
-            err, E_NOT_FOUND,
+            err, E_UNAVAILABLE,
             "process %ld is not the container's here: the engine must run on this host, and Reeve in "
             "the host's process and control group namespaces",
             (long)c->pid);

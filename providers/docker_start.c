@@ -9,9 +9,11 @@
 #include "base/core/mem.h"
 #include "providers/docker.h"
 
+#define LOOK_AGAIN_MS  20
 #define INIT_MARGIN_MS 500 /* so that "init did not connect" is said before the job's own deadline */
 
 static void start_looked(struct docker_job *j);
+static void on_started_look(struct docker_job *j);
 
 /* --- the end: its server --- */
 
@@ -38,13 +40,20 @@ static void server_start(struct docker_job *j)
     host_server_wipe(&j->server); /* the link has its own copy */
 }
 
+static void on_look_again(struct docker_job *j)
+{
+    docker_job_inspect(j, j->is_container_started ? on_started_look : start_looked);
+}
+
 static void reach(struct docker_job *j)
 {
     int code = docker_entry_reach(j->e, &j->container, &j->err);
     if (code == 0)
         server_start(j);
+    else if (code == E_NOT_FOUND) /* ended between the look and now */
+        docker_job_tick(j, LOOK_AGAIN_MS, on_look_again);
     else
-        docker_job_end(j, code == E_NOT_FOUND ? E_GONE : code, &j->err);
+        docker_job_end(j, code, &j->err);
 }
 
 /* --- a first process that did not stay --- */
@@ -78,6 +87,7 @@ static void on_start(struct docker_job *j)
 {
     int status = j->code == 0 ? j->answer.status : 0;
     if (status == 204 || status == 304) {
+        j->is_container_started = true;
         docker_job_inspect(j, on_started_look);
         return;
     }
@@ -133,8 +143,10 @@ static void start_looked(struct docker_job *j)
         int code = docker_entry_reach(j->e, &j->container, &j->err);
         if (code == 0)
             docker_job_call(j, "POST", docker_target(j, "/unpause"), SLICE_EMPTY, on_unpaused);
+        else if (code == E_NOT_FOUND)
+            docker_job_tick(j, LOOK_AGAIN_MS, on_look_again);
         else
-            docker_job_end(j, code == E_NOT_FOUND ? E_GONE : code, &j->err);
+            docker_job_end(j, code, &j->err);
         break;
     }
     case DOCKER_CREATED:

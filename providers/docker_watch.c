@@ -42,12 +42,10 @@ static void event_tell(struct docker *d, const struct docker_event *v, const cha
 static void on_event(struct docker *d, const struct docker_event *v)
 {
     struct docker_entry *e = docker_entry_find(d, v->sandbox);
-    if (slice_eq_str(v->action, "oom")) { /* the container may live on: the kernel chose something in it */
-        if (e != NULL)
-            e->has_oom = true;
-        event_tell(d, v, "out of memory");
-        return;
-    }
+    /* The container may live on, and well: the kernel chose something in it. What it was good for will be
+     * missed, and then this says why. */
+    if (e != NULL && slice_eq_str(v->action, "oom"))
+        e->has_oom = true;
     if (e != NULL && is_own_doing(e))
         return;
     if (slice_eq_str(v->action, "pause"))

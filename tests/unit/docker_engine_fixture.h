@@ -71,6 +71,9 @@ static inline void engine_child(const struct engine *g)
     (void)dup2(fd, 2);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* an orderly end: it takes its helpers with it */
     (void)unlink(pid);                /* of one that was killed; its number may be another's by now */
+    (void)snprintf(pid, sizeof(pid), "%s/run/containerd/containerd.pid", g->folder);
+    (void)unlink(pid); /* killed with it, and perhaps nobody has asked for its end */
+    (void)snprintf(pid, sizeof(pid), "%s/pid", g->folder);
     execlp("dockerd", "dockerd", "--data-root", data, "--exec-root", run, "-H", host, "-p", pid,
            "--iptables=false", "--bridge=none", "--ip-masq=false", (char *)NULL);
     _exit(127);
@@ -124,7 +127,7 @@ static inline int engine_shell(const struct engine *g, const char *command)
 /* false: dockerd does not come up here; its last words are on stderr. */
 static inline bool engine_open(struct engine *g)
 {
-    *g = (struct engine){.folder = "/tmp/reeve-docker-XXXXXX"};
+    *g = (struct engine){.folder = "/tmp/reeve-unit-docker-XXXXXX"};
     assert_non_null(mkdtemp(g->folder));
     (void)snprintf(g->socket, sizeof(g->socket), "%s/engine", g->folder);
     if (!engine_start(g))

@@ -4,8 +4,8 @@
 set -eu
 to=$1
 mkdir -p "$to/bin" "$to/etc" "$to/tmp" "$to/home/agent"
-for name in sh cat ls id env sleep dd tail head mkdir rm kill touch grep tr wc sort hostname mount unshare; do
-    from=$(command -v $name) || continue
+for name in sh cat ls id env sleep dd tail head mkdir rm kill touch grep tr wc sort hostname mount unshare curl; do
+    from=$(command -v $name) || continue # the tests say themselves what they miss
     case $from in /*) ;; *) from=/bin/$name ;; esac
     [ -x "$from" ] && cp -L "$from" "$to/bin/$name"
 done

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,6 +362,32 @@ static inline int inside(struct world *w, const char *id, const char *script, ch
     buf_fini(&body);
     w->p->ops->connector_release(w->p, c);
     return (int)code;
+}
+
+/* Descriptors of this process. */
+static inline unsigned n_descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    unsigned n = 0;
+    assert_non_null(d);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n;
+}
+
+static inline void wait_event(struct world *w, const char *what)
+{
+    for (int i = 0; i < 500 && strcmp(w->last_event, what) != 0; i++)
+        pass_ms(w, 10);
+    assert_string_equal(w->last_event, what);
+}
+
+static inline void on_stream(int code, struct stream *s, const struct err *err, void *data)
+{
+    answer_take(data, code, err);
+    if (s != NULL)
+        stream_close(s);
 }
 
 #endif

@@ -8,8 +8,12 @@
 #include "providers/init/protocol.h"
 #include "tests/unit/docker_engine_fixture.h"
 
+#include <sys/stat.h>
+
 static struct engine engine;
 static const char *missing; /* why there is none; NULL: there is */
+
+static const char *other_init; /* instead of reeve-init; NULL: none */
 
 static void provider_open(struct world *w)
 {
@@ -18,7 +22,8 @@ static void provider_open(struct world *w)
     struct docker_options o = {.name = SL("docker"),
                                .endpoint = arena_printf(&a, "unix://%s", engine.socket),
                                .root = w->root,
-                               .init_path = program("REEVE_INIT", "build/reeve-init"),
+                               .init_path = other_init != NULL ? other_init
+                                                               : program("REEVE_INIT", "build/reeve-init"),
                                .agent_binary = program("REEVE_AGENT_BINARY", "build/sandbox-agent")};
     int code = provider_docker_open(&w->loop, &o, &w->p, &err);
     arena_fini(&a);
@@ -44,8 +49,9 @@ static int setup(void **state)
 {
     struct world *w = MEM_NEW(struct world);
     *state = w;
+    other_init = NULL;
     w->image = ENGINE_IMAGE;
-    (void)snprintf(w->root, sizeof(w->root), "/tmp/reeve-docker-root-XXXXXX");
+    (void)snprintf(w->root, sizeof(w->root), "/tmp/reeve-unit-root-XXXXXX");
     assert_non_null(mkdtemp(w->root));
     assert_int_equal(loop_init(&w->loop, &clock_system, &rnd_system), 0);
     timer_init(&w->late, &w->loop, on_late, w);
@@ -214,6 +220,361 @@ static void test_adopt(void **state)
     OK(destroy(w, "sb-old"));
 }
 
+/* What a tenant's process sees of the wall. */
+static void test_wall(void **state)
+{
+    struct world *w = world_of(state);
+    char out[8192];
+    const char *id = "sb-wall";
+    OK(create(w, id, "home-wall"));
+    OK(start(w, id));
+    healthy(w, id);
+    assert_int_equal(
+        inside(w, id, "id -u; id -G; grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status", out, sizeof(out)),
+        0);
+    assert_memory_equal(out, "1000\n1000\n", 10);
+    static const char *const status[] = {"CapInh:\t0000000000000000",
+                                         "CapPrm:\t0000000000000000",
+                                         "CapEff:\t0000000000000000",
+                                         "CapBnd:\t0000000000000000",
+                                         "CapAmb:\t0000000000000000",
+                                         "NoNewPrivs:\t1",
+                                         "Seccomp:\t2"};
+    for (size_t i = 0; i < ARRAY_LEN(status); i++)
+        assert_non_null(strstr(out, status[i]));
+    assert_int_equal(
+        inside(w, id,
+               "for d in / /etc /bin /home /opt /opt/reeve /run/reeve /var /sys/fs/cgroup; do "
+               "touch $d/x 2>/dev/null && echo writable $d; done; "
+               "for d in /tmp /run /var/tmp /dev/shm ~; do touch $d/x || echo not writable $d; done; "
+               "rm -f /run/reeve/control 2>/dev/null; ls /run/reeve",
+               out, sizeof(out)),
+        0);
+    assert_string_equal(out, "control\n");
+    assert_int_equal(
+        inside(w, id,
+               "cat /proc/1/environ /proc/1/maps 2>/dev/null; ls /proc/1/fd 2>/dev/null; "
+               "kill -9 1; kill 1; kill -STOP 1; kill -HUP 1; "
+               "unshare -U true 2>/dev/null && echo userns; unshare -Ur true 2>/dev/null && echo userns; "
+               "mount -t tmpfs x /tmp 2>/dev/null && echo mount; true",
+               out, sizeof(out)),
+        0);
+    assert_string_equal(out, "");
+    /* No way out but Reeve's, and no one but init speaks for it. */
+    assert_int_equal(inside(w, id, "grep -c : /proc/net/dev", out, sizeof(out)), 0);
+    assert_string_equal(out, "1\n"); /* lo */
+    assert_int_not_equal(inside(w, id, "curl -s -m 5 http://1.1.1.1", out, sizeof(out)), 0);
+    assert_int_not_equal(
+        inside(w, id, "curl -s -m 5 --unix-socket /run/reeve/control http://x/", out, sizeof(out)), 0);
+    healthy(w, id); /* and the first process heard none of those signals */
+    OK(destroy(w, id));
+}
+
+static void test_door(void **state)
+{
+    struct world *w = world_of(state);
+    char out[4096];
+    OK(create(w, "sb-door", "home-door"));
+    OK(start(w, "sb-door"));
+    healthy(w, "sb-door");
+    assert_int_equal(inside(w, "sb-door", "curl -s -m 5 http://127.0.0.1:8700/llm", out, sizeof(out)), 0);
+    assert_string_equal(out, "from-door");
+    assert_int_equal(w->n_doors, 1);
+    provider_shut(w);
+    provider_open(w);
+    OK(start(w, "sb-door"));
+    healthy(w, "sb-door");
+    assert_int_equal(inside(w, "sb-door", "curl -s -m 5 http://127.0.0.1:8700/again", out, sizeof(out)), 0);
+    assert_string_equal(out, "from-door");
+    assert_int_equal(w->n_doors, 2);
+    OK(destroy(w, "sb-door"));
+}
+
+/* Whoever may ask the engine finds the limits, and no secret. */
+static void test_what_the_engine_shows(void **state)
+{
+    struct world *w = world_of(state);
+    OK(create(w, "sb-show", "home-show"));
+    OK(start(w, "sb-show"));
+    healthy(w, "sb-show");
+    assert_int_equal(
+        engine_shell(&engine,
+                     "curl -sS --unix-socket $ENGINE http://engine/containers/reeve-sb-show/json "
+                     "> $FOLDER/show; curl -sS --unix-socket $ENGINE "
+                     "'http://engine/containers/reeve-sb-show/logs?stdout=1&stderr=1' > $FOLDER/logs"),
+        0);
+    static const char *const there[] = {"\"NetworkMode\":\"none\"", "\"CapDrop\":\\[\"ALL\"\\]",
+                                        "\"ReadonlyRootfs\":true",  "\"Memory\":536870912",
+                                        "\"MemorySwap\":536870912", "\"PidsLimit\":64",
+                                        "no-new-privileges",        "\"User\":\"1000:1000\"",
+                                        "\"max-size\":\"1m\"",      "\"reeve.workspace\":\"ws-one\"",
+                                        "\"Privileged\":false",     "\"Init\":false"};
+    struct arena a = ARENA_INIT;
+    for (size_t i = 0; i < ARRAY_LEN(there); i++)
+        if (engine_shell(&engine, arena_printf(&a, "grep -q '%s' $FOLDER/show", there[i])) != 0)
+            fail_msg("not shown: %s", there[i]);
+    assert_int_not_equal(engine_shell(&engine, "grep -qE '" TOKEN "|sk-test' $FOLDER/show $FOLDER/logs"), 0);
+    arena_fini(&a);
+    OK(destroy(w, "sb-show"));
+}
+
+/* Memory runs out: for something inside, then for all of it. */
+static void test_out_of_memory(void **state)
+{
+    struct world *w = world_of(state);
+    char out[1024];
+    OK(create(w, "sb-oom", "home-oom"));
+    OK(start(w, "sb-oom"));
+    healthy(w, "sb-oom");
+    assert_int_not_equal(inside(w, "sb-oom", "tail /dev/zero", out, sizeof(out)), 0);
+    healthy(w, "sb-oom"); /* the greedy one went, nobody else */
+    assert_int_equal(describe(w, "sb-oom").state, SANDBOX_RUNNING);
+
+    /* Files in memory are not freed when processes go: nothing can live there any more. */
+    struct connector *c = w->p->ops->connector(w->p, SL("sb-oom"), 2468);
+    struct exchange_result r;
+    http_do(w, c, "POST", "/v1/processes/run",
+            "{\"command\":\"/bin/sh\",\"args\":[\"-c\",\"for d in /tmp /var/tmp /dev/shm; do dd if=/dev/zero "
+            "of=$d/x bs=1M 2>/dev/null; done\"],\"timeoutMs\":15000}",
+            &r);
+    buf_fini(&r.body);
+    w->p->ops->connector_release(w->p, c);
+    struct answer a = {0};
+    for (int i = 0; i < 1000; i++) { /* the server in vain again and again, or all of it */
+        a = describe(w, "sb-oom");
+        if (strstr(a.reason, "want of memory") != NULL)
+            break;
+        pass_ms(w, 20);
+    }
+    assert_non_null(strstr(a.reason, "killed for want of memory (its limit is 512 MiB)"));
+    OK(destroy(w, "sb-oom"));
+}
+
+static void test_ends_by_itself(void **state)
+{
+    struct world *w = world_of(state);
+    OK(create(w, "sb-end", "home-end"));
+    OK(start(w, "sb-end"));
+    healthy(w, "sb-end");
+    assert_int_equal(engine_shell(&engine, "curl -sS --fail -o /dev/null --unix-socket $ENGINE -X POST "
+                                           "http://engine/containers/reeve-sb-end/kill"),
+                     0);
+    wait_event(w, "exited");
+    struct answer a = describe(w, "sb-end");
+    assert_int_equal(a.state, SANDBOX_EXITED);
+    assert_string_equal(a.reason, "its processes were ended by signal 9");
+    struct connector *c = w->p->ops->connector(w->p, SL("sb-end"), 2468);
+    struct exchange_result r;
+    http_do(w, c, "GET", "/v1/health", NULL, &r);
+    assert_int_equal(r.code, E_UNAVAILABLE);
+    buf_fini(&r.body);
+    w->p->ops->connector_release(w->p, c);
+    OK(start(w, "sb-end"));
+    healthy(w, "sb-end");
+    /* Somebody else removes it. */
+    w->last_event[0] = '\0';
+    assert_int_equal(engine_shell(&engine, "curl -sS --fail -o /dev/null --unix-socket $ENGINE -X DELETE "
+                                           "'http://engine/containers/reeve-sb-end?force=1'"),
+                     0);
+    for (int i = 0; i < 500 && w->last_event[0] == '\0'; i++)
+        pass_ms(w, 10);
+    assert_int_equal(describe(w, "sb-end").state, SANDBOX_ABSENT);
+    OK(destroy(w, "sb-end"));
+    assert_nothing_left(w);
+}
+
+/* The name is taken by a container that is not ours. */
+static void test_foreign_name(void **state)
+{
+    struct world *w = world_of(state);
+    assert_int_equal(engine_shell(&engine, "curl -sS --fail -o /dev/null --unix-socket $ENGINE -X POST -H "
+                                           "'Content-Type: application/json' -d '{\"Image\":\"" ENGINE_IMAGE
+                                           "\",\"Cmd\":[\"/bin/sleep\",\"60\"]}' "
+                                           "'http://engine/containers/create?name=reeve-sb-theirs'"),
+                     0);
+    assert_int_equal(create(w, "sb-theirs", "home-theirs").code, E_EXISTS);
+    assert_int_equal(describe(w, "sb-theirs").state,
+                     SANDBOX_CREATED); /* without our labels: the caller sees */
+    assert_int_equal(list(w).n, 0);
+}
+
+/* First processes that cannot be what they should. */
+static void broken_init(struct world *w, const char *id, const char *content, const char *words)
+{
+    static char path[160];
+    provider_shut(w);
+    (void)snprintf(path, sizeof(path), "%s/broken-init", w->root);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    (void)fputs(content, f);
+    (void)fclose(f);
+    assert_int_equal(chmod(path, 0755), 0);
+    other_init = path;
+    provider_open(w);
+    OK(create(w, id, "home-broken"));
+    struct answer a = start(w, id);
+    assert_int_equal(a.code, E_GONE);
+    if (strstr(a.err.msg, words) == NULL)
+        fail_msg("`%s` is not in: %s", words, a.err.msg);
+    OK(destroy(w, id));
+}
+
+static void test_entry_point_that_cannot(void **state)
+{
+    struct world *w = world_of(state);
+    broken_init(w, "sb-noexec", "not a program", "exec format error");
+    broken_init(w, "sb-ends", "#!/bin/sh\necho no way >&2\nexit 3\n",
+                "its first process ended at once with status 3: no way");
+    assert_nothing_left(w);
+}
+
+static void test_image_that_is_missing(void **state)
+{
+    struct world *w = world_of(state);
+    w->image = "127.0.0.1:1/nobody/nothing";
+    struct answer a = create(w, "sb-pull", "home-pull");
+    assert_int_equal(a.code, E_AGAIN);
+    assert_string_equal(a.err.msg, "image 127.0.0.1:1/nobody/nothing is being pulled");
+    wait_event(w, PROVIDER_EVENT_AGAIN);
+    a = create(w, "sb-pull", "home-pull");
+    assert_int_equal(a.code, E_BUSY);
+    assert_non_null(strstr(a.err.msg, "image 127.0.0.1:1/nobody/nothing cannot be pulled: "));
+    assert_non_null(strstr(a.err.msg, "connection refused"));
+    w->image = "Not A Name";
+    a = create(w, "sb-pull", "home-pull");
+    assert_int_equal(a.code, E_INVALID);
+    w->image = NULL;
+    assert_int_equal(create(w, "sb-pull", "home-pull").code, E_INVALID);
+    w->image = ENGINE_IMAGE;
+    OK(create(w, "sb-pull", "home-pull"));
+    OK(destroy(w, "sb-pull"));
+}
+
+static struct answer describe_until_up(struct world *w, const char *id)
+{
+    struct answer a = {0};
+    for (int i = 0; i < 1000; i++) {
+        a = describe(w, id);
+        if (a.code != E_UNAVAILABLE)
+            break;
+        pass_ms(w, 20);
+    }
+    return a;
+}
+
+/* The engine goes, in order and by force, and comes back. */
+static void test_engine_that_dies(void **state)
+{
+    struct world *w = world_of(state);
+    static const int signals[] = {SIGTERM, SIGKILL};
+    OK(create(w, "sb-dead", "home-dead"));
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+        OK(start(w, "sb-dead"));
+        healthy(w, "sb-dead");
+        w->last_event[0] = '\0';
+        engine_end(&engine, signals[i]);
+        struct answer a = describe(w, "sb-dead");
+        assert_int_equal(a.code, E_UNAVAILABLE);
+        assert_non_null(strstr(a.err.msg, engine.socket));
+        assert_int_equal(start(w, "sb-dead").code, E_UNAVAILABLE);
+        assert_true(engine_start(&engine));
+        assert_int_equal(describe_until_up(w, "sb-dead").code, 0);
+        for (int k = 0; k < 1000 && describe(w, "sb-dead").state != SANDBOX_EXITED; k++)
+            pass_ms(w, 20); /* it ends those it finds running when it starts */
+        assert_int_equal(describe(w, "sb-dead").state, SANDBOX_EXITED);
+        assert_string_not_equal(w->last_event, ""); /* and we were told */
+    }
+    OK(start(w, "sb-dead"));
+    healthy(w, "sb-dead");
+    OK(destroy(w, "sb-dead"));
+    assert_nothing_left(w);
+}
+
+#define CROWD 8
+static void test_crowd(void **state)
+{
+    struct world *w = world_of(state);
+    const struct sandbox_server s = {.token = SL(TOKEN), .port = 2468};
+    struct answer a[CROWD];
+    char id[CROWD][16];
+    pass_ms(w, 50);
+    unsigned n_fds = n_descriptors();
+    for (size_t i = 0; i < CROWD; i++) {
+        (void)snprintf(id[i], sizeof(id[i]), "sb-%zu", i);
+        OK(create(w, id[i], id[i]));
+    }
+    memset(a, 0, sizeof(a));
+    for (size_t i = 0; i < CROWD; i++)
+        w->p->ops->start(w->p, slice_str(id[i]), &s, 3 * OP_MS, on_done, &a[i]);
+    for (size_t i = 0; i < CROWD; i++) {
+        wait_for(w, &a[i].is_done, 3 * OP_MS, "start");
+        if (a[i].code != 0)
+            fail_msg("%s", a[i].err.msg);
+    }
+    for (size_t i = 0; i < CROWD; i++)
+        healthy(w, id[i]);
+    assert_int_equal(list(w).n, CROWD);
+    memset(a, 0, sizeof(a));
+    for (size_t i = 0; i < CROWD; i++)
+        w->p->ops->destroy(w->p, slice_str(id[i]), 3 * OP_MS, on_done, &a[i]);
+    for (size_t i = 0; i < CROWD; i++)
+        wait_for(w, &a[i].is_done, 3 * OP_MS, "destroy");
+    for (size_t i = 0; i < CROWD; i++)
+        OK(destroy_home(w, id[i]));
+    assert_nothing_left(w);
+    for (int i = 0; i < 500 && n_descriptors() > n_fds + 8; i++)
+        pass_ms(w, 20);
+    assert_true(n_descriptors() <= n_fds + 8); /* connections to the engine that are kept */
+}
+
+static void test_close_at_any_moment(void **state)
+{
+    struct world *w = world_of(state);
+    struct rnd_seeded rnd;
+    const struct sandbox_server s = {.token = SL(TOKEN), .port = 2468};
+    uint64_t seed = (uint64_t)clock_mono_ms(&clock_system);
+    if (getenv("REEVE_TEST_SEED") != NULL)
+        assert_int_equal(slice_u64(slice_str(getenv("REEVE_TEST_SEED")), &seed), 0);
+    print_message("seed %llu\n", (unsigned long long)seed);
+    rnd_seeded_init(&rnd, seed);
+    OK(create(w, "sb-any", "home-any"));
+    OK(start(w, "sb-any"));
+    provider_shut(w);
+    pass_ms(w, 20);
+    unsigned n_fds = n_descriptors();
+    provider_open(w);
+    for (unsigned round = 0; round < 10; round++) {
+        struct answer a[5] = {{0}};
+        struct answer made = create(w, "sb-any", "home-any"); /* is there, unless a destroy got that far */
+        assert_true(made.code == 0 || made.code == E_EXISTS);
+        struct connector *c = w->p->ops->connector(w->p, SL("sb-any"), 2468);
+        w->p->ops->start(w->p, SL("sb-any"), &s, OP_MS, on_done, &a[0]);
+        if (rnd_below(&rnd.rnd, 2) == 0)
+            wait_for(w, &a[0].is_done, OP_MS,
+                     "start"); /* or one of before was still ending or being removed */
+        (void)c->open(c, &w->loop, OP_MS, on_stream, &a[1]);
+        w->p->ops->describe(w->p, SL("sb-any"), OP_MS, on_info, &a[2]);
+        uint64_t how = rnd_below(&rnd.rnd, 3);
+        if (how < 2)
+            w->p->ops->suspend(w->p, SL("sb-any"), how == 0 ? SUSPEND_STOP : SUSPEND_FREEZE, OP_MS, on_done,
+                               &a[3]);
+        else
+            w->p->ops->destroy(w->p, SL("sb-any"), OP_MS, on_done, &a[3]);
+        w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &a[4]);
+        pass_ms(w, (int64_t)rnd_below(&rnd.rnd, 400));
+        w->p->ops->connector_release(w->p, c);
+        provider_shut(w);
+        for (size_t i = 0; i < ARRAY_LEN(a); i++)
+            assert_true(a[i].is_done);
+        for (int i = 0; i < 500 && n_descriptors() != n_fds; i++)
+            pass_ms(w, 10); /* what it let go is closed a little later */
+        assert_int_equal(n_descriptors(), n_fds);
+        provider_open(w);
+    }
+    OK(destroy(w, "sb-any"));
+    assert_int_equal(describe(w, "sb-any").state, SANDBOX_ABSENT);
+}
+
 static int engine_open_once(void **state)
 {
     (void)state;
@@ -234,6 +595,19 @@ static int engine_close_once(void **state)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_life), TEST(test_freeze), TEST(test_adopt)};
+    const struct CMUnitTest tests[] = {TEST(test_life),
+                                       TEST(test_freeze),
+                                       TEST(test_adopt),
+                                       TEST(test_wall),
+                                       TEST(test_door),
+                                       TEST(test_what_the_engine_shows),
+                                       TEST(test_out_of_memory),
+                                       TEST(test_ends_by_itself),
+                                       TEST(test_foreign_name),
+                                       TEST(test_entry_point_that_cannot),
+                                       TEST(test_image_that_is_missing),
+                                       TEST(test_engine_that_dies),
+                                       TEST(test_crowd),
+                                       TEST(test_close_at_any_moment)};
     return cmocka_run_group_tests(tests, engine_open_once, engine_close_once);
 }

@@ -83,18 +83,6 @@ static int setup(void **state)
     return 0;
 }
 
-/* Descriptors of this process. */
-static unsigned n_descriptors(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    unsigned n = 0;
-    assert_non_null(d);
-    while (readdir(d) != NULL)
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* Processes that were started for sandboxes under our root: it stands in their command lines. */
 static unsigned n_processes(const struct world *w)
 {
@@ -458,13 +446,6 @@ static pid_t init_pid(struct world *w, const char *id)
     return k.l_pid;
 }
 
-static void wait_event(struct world *w, const char *what)
-{
-    for (int i = 0; i < 500 && strcmp(w->last_event, what) != 0; i++)
-        pass_ms(w, 10);
-    assert_string_equal(w->last_event, what);
-}
-
 static void test_ends_by_itself(void **state)
 {
     struct world *w = world_of(state);
@@ -524,13 +505,6 @@ static void test_server_that_dies(void **state)
     buf_fini(&r.body);
     w->p->ops->connector_release(w->p, c);
     OK(destroy(w, "sb-bad"));
-}
-
-static void on_stream(int code, struct stream *s, const struct err *err, void *data)
-{
-    answer_take(data, code, err);
-    if (s != NULL)
-        stream_close(s);
 }
 
 static void test_connector(void **state)
