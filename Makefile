@@ -134,7 +134,8 @@ FUZZ_BIN     := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ_OUT)/%)
 FUZZ_SECONDS ?= 60
 FUZZ_LIB_SRC  = $(wildcard base/core/*.c base/net/http*.c base/net/url.c base/net/address.c base/net/client_hello.c \
 	config/*.c controller/edge/envelope.c controller/edge/target.c \
-	billing/amount.c billing/event.c billing/litellm.c billing/price*.c)
+	billing/amount.c billing/event.c billing/litellm.c billing/price*.c \
+	providers/docker_reply.c providers/host.c)
 FUZZ_FLAGS    = -std=c11 -D_GNU_SOURCE -I. $(PKG_CFLAGS) -O1 -g -fno-omit-frame-pointer \
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 FUZZ_LIB_OBJ  = $(FUZZ_LIB_SRC:%.c=$(FUZZ_OUT)/%.o)
