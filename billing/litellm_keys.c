@@ -243,7 +243,9 @@ static void story_set(struct act *a, const struct curl_answer *answer, const str
     } else {
         for (size_t i = 0; i < said.n && i < STORY_MAX; i++) {
             char c = said.p[i];
-            (void)buf_append(&words, &(char){c >= ' ' && c < 127 ? c : ' '}, 1);
+            if (c < ' ' || c > 126)
+                c = ' ';
+            (void)buf_append(&words, &c, 1);
         }
         (void)err_set(&a->err, E_UPSTREAM, "%s: %d: %s", path, answer->status, buf_cstr(&words));
     }

@@ -56,7 +56,7 @@ static int cost_read(struct arena *a, const struct json *entry, struct event_cos
 static int entry_look(struct search *x, const struct store_entry *e, struct standing **ret)
 {
     struct json *entry = NULL;
-    struct billing_key_owner o;
+    struct billing_key_owner o = {0};
     int rc = json_parse(e->value, NULL, &entry, NULL);
     const struct json *adjustment = json_get(entry, "adjustment");
     bool is_it = rc == 0 && slice_eq(json_string(json_get(entry, "id")), x->like->id) &&

@@ -50,7 +50,7 @@ static void get_egress(struct request *rq)
     if (ws == NULL)
         return;
     const struct account *a = egress_account(rq->c->egress, ws->id);
-    const struct decision *sorted[DECISIONS_MAX];
+    const struct decision *sorted[DECISIONS_MAX] = {NULL};
     struct buf out = BUF_INIT(ANSWER_MAX);
     struct jsonw w;
     if (a == NULL)
