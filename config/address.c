@@ -1,7 +1,7 @@
 /* address: checks of listening addresses and URLs, with sentences that say what would be right.
  *
- * Happy path: the text is taken apart and each part is plain. Failure paths: everything else; an address that
- * other machines reach is refused, because the traffic carries credentials and this version serves no TLS. */
+ * Happy path: the text is taken apart and each part is plain. Failure paths: everything else. Whether an
+ * address that other machines reach may be served is not judged here, but can be asked (listen_is_local). */
 #include "config/address.h"
 
 #include <arpa/inet.h>
@@ -24,14 +24,6 @@ static bool ip_parse(struct slice s, int family, void *out)
     return inet_pton(family, text, out) == 1;
 }
 
-static int refuse_open(struct err *err)
-{
-    return err_set(
-        err, E_INVALID,
-        "other machines could reach this address, and TLS is not supported by this version: listen on "
-        "127.0.0.1, [::1] or unix:/path and put a TLS proxy in front");
-}
-
 /* Splits at the last ':' outside of brackets. */
 static bool split_port(struct slice s, struct slice *ret_host, struct slice *ret_port)
 {
@@ -43,6 +35,12 @@ static bool split_port(struct slice s, struct slice *ret_host, struct slice *ret
     *ret_host = (struct slice){s.p, at - 1};
     *ret_port = slice_from(s, at);
     return true;
+}
+
+static bool bracketed_parse(struct slice host, unsigned char out[16])
+{
+    return host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']' &&
+           ip_parse((struct slice){host.p + 1, host.n - 2}, AF_INET6, out);
 }
 
 int listen_check(struct slice s, struct err *err)
@@ -57,27 +55,45 @@ int listen_check(struct slice s, struct err *err)
     if (!split_port(s, &host, &port) || !port_parse(port, true))
         return err_set(err, E_INVALID,
                        "expected an address with a port such as `127.0.0.1:8700`, or `unix:/path`");
-    if (slice_eq_str(host, "localhost"))
-        return 0;
     unsigned char v4[4], v6[16];
-    static const unsigned char loopback6[16] = {[15] = 1};
-    if (ip_parse(host, AF_INET, v4))
-        return v4[0] == 127 ? 0 : refuse_open(err);
-    if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']' &&
-        ip_parse((struct slice){host.p + 1, host.n - 2}, AF_INET6, v6))
-        return memcmp(v6, loopback6, sizeof(v6)) == 0 ? 0 : refuse_open(err);
+    if (slice_eq_str(host, "localhost") || ip_parse(host, AF_INET, v4) || bracketed_parse(host, v6))
+        return 0;
     if (host.n == 0 || slice_eq_str(host, "*"))
-        return refuse_open(err);
+        return err_set(err, E_INVALID, "for all addresses of the machine say `0.0.0.0:%.*s` or `[::]:%.*s`",
+                       SL_ARG(port), SL_ARG(port));
     if (ip_parse(host, AF_INET6, v6))
         return err_set(err, E_INVALID, "an IPv6 address stands in brackets, such as `[::1]:8700`");
     return err_set(err, E_INVALID, "expected an IP address such as `127.0.0.1:8700`, not a host name");
 }
 
+bool listen_is_local(struct slice s)
+{
+    static const unsigned char loopback6[16] = {[15] = 1};
+    struct slice host, port;
+    unsigned char v4[4], v6[16];
+    if (slice_starts(s, SL("unix:")))
+        return true;
+    if (!split_port(s, &host, &port))
+        return false;
+    return slice_eq_str(host, "localhost") || (ip_parse(host, AF_INET, v4) && v4[0] == 127) ||
+           (bracketed_parse(host, v6) && memcmp(v6, loopback6, sizeof(v6)) == 0);
+}
+
+bool listen_is_any(struct slice s)
+{
+    static const unsigned char any6[16];
+    struct slice host, port;
+    unsigned char v4[4], v6[16];
+    return split_port(s, &host, &port) &&
+           ((ip_parse(host, AF_INET, v4) && memcmp(v4, any6, sizeof(v4)) == 0) ||
+            (bracketed_parse(host, v6) && memcmp(v6, any6, sizeof(v6)) == 0));
+}
+
 static bool is_host(struct slice s)
 {
     unsigned char v6[16];
-    if (s.n > 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
-        return ip_parse((struct slice){s.p + 1, s.n - 2}, AF_INET6, v6);
+    if (s.n > 0 && s.p[0] == '[')
+        return bracketed_parse(s, v6);
     if (s.n == 0 || s.n > 253 || s.p[0] == '.' || s.p[0] == '-')
         return false;
     for (size_t i = 0; i < s.n; i++) {

@@ -1,4 +1,4 @@
-/* build: listeners, paths, providers, gateways and templates of a tenancy.
+/* build: paths, providers, gateways and templates of a tenancy.
  *
  * Happy path: section by section, so that what refers finds what it refers to. Failure paths: names that lead
  * nowhere, names and hashes that stand twice, ranges that overlap, secrets that cannot be resolved: a problem
@@ -46,6 +46,21 @@ uint64_t node_count(const struct yaml_node *map, const char *path)
     return v;
 }
 
+struct slice build_file(struct build *b, const struct yaml_node *n, const char *path, size_t max)
+{
+    struct buf text;
+    struct err err = {0};
+    if (n == NULL || n->text.n == 0 || n->text.n > setting_find(path)->max)
+        return SLICE_NULL; /* absent or reported */
+    if (source_read(source_path(b->source, &b->t->arena, n->text).p, max, &text, &err) != 0) {
+        source_complain(b->source, n, NULL, "cannot read `%s`: %s", SHOW(n->text), err.msg);
+        return SLICE_NULL;
+    }
+    struct slice kept = arena_slice(&b->t->arena, buf_view(&text));
+    buf_wipe(&text); /* it may be a key */
+    return kept;
+}
+
 const void *build_reference(struct build *b, const struct yaml_node *at, const char *section,
                             const char *noun, struct name_entry *const *table)
 {
@@ -65,71 +80,7 @@ const void *build_reference(struct build *b, const struct yaml_node *at, const c
     return NULL;
 }
 
-/* --- listen --- */
-
-static void read_listen(struct build *b, const struct yaml_node *n, struct config_listen *ret)
-{
-    struct slice text = SLICE_NULL;
-    if (n->kind == YAML_SCALAR) {
-        text = n->text;
-    } else if (n->kind == YAML_MAP) {
-        text = node_text(n, "listen[].address");
-        (void)value_bool(node_text(n, "listen[].probes"), &ret->probes); /* reported when it is neither */
-    }
-    if (text.p == NULL || listen_check(text, NULL) != 0)
-        return; /* reported */
-    ret->address = text;
-    if (slice_starts(text, SL("unix:"))) {
-        struct slice path = source_path(b->source, &b->t->arena, slice_from(text, 5));
-        ret->address = slice_str(arena_printf(&b->t->arena, "unix:%.*s", SL_ARG(path)));
-        if (listen_check(ret->address, NULL) != 0)
-            source_complain(b->source, n, NULL,
-                            "`%s`: with its folder the path is too long for a unix socket", SHOW(text));
-    }
-    if (slice_ends(ret->address, SL(":0")))
-        return; /* any port: two of them differ */
-    for (const struct config_listen *before = b->t->listen; before < ret; before++)
-        if (before->address.p != NULL && slice_eq(before->address, ret->address))
-            source_complain(b->source, n, NULL, "`%s` stands twice in `listen`", SHOW(text));
-}
-
-static void build_listen(struct build *b)
-{
-    struct yaml_node standard = {.kind = YAML_SCALAR};
-    const struct yaml_node *n = yaml_get(b->root, "listen");
-    if (n == NULL) {
-        standard.text = slice_str(setting_find("listen")->fallback);
-        n = &standard;
-    }
-    size_t count = n->kind == YAML_LIST ? n->count : 1;
-    b->t->listen = arena_zalloc(&b->t->arena, (count + 1) * sizeof(*b->t->listen));
-    if (n->kind != YAML_LIST)
-        read_listen(b, n, &b->t->listen[b->t->n_listen++]);
-    else
-        YAML_FOREACH (it, n)
-            read_listen(b, it, &b->t->listen[b->t->n_listen++]);
-}
-
-static void build_public_url(struct build *b)
-{
-    struct slice url = node_text(b->root, "public_url");
-    if (url.p != NULL) {
-        (void)url_check(url, &b->t->public_url, NULL); /* reported when it is none */
-        return;
-    }
-    b->t->public_url = SLICE_EMPTY;
-    for (size_t i = 0; i < b->t->n_listen; i++) {
-        struct slice address = b->t->listen[i].address;
-        if (address.p == NULL || slice_starts(address, SL("unix:")))
-            continue;
-        if (!slice_ends(address, SL(":0")))
-            b->t->public_url = slice_str(arena_printf(&b->t->arena, "http://%.*s", SL_ARG(address)));
-        return;
-    }
-    if (b->t->n_listen > 0 && b->t->listen[0].address.p != NULL)
-        source_complain(b->source, b->root, NULL,
-                        "`public_url` is missing: with unix sockets alone, Reeve cannot tell its own URL");
-}
+/* --- paths --- */
 
 static void build_paths(struct build *b)
 {
@@ -294,24 +245,18 @@ static void read_admin_key(struct build *b, const struct yaml_node *n, struct co
 /* The text is kept, so that what was checked is what is used. */
 static void read_ca(struct build *b, const struct yaml_node *n, struct config_gateway *g)
 {
-    struct buf text;
     struct err err = {0};
     STACK_OF(X509) *all = NULL;
-    if (n == NULL || n->text.n == 0 || n->text.n > setting_find("gateways.*.ca")->max)
-        return; /* absent or reported */
-    if (slice_starts(g->url, SL("http://")))
+    struct slice pem = build_file(b, n, "gateways.*.ca", CERTIFICATE_FILE_MAX);
+    if (n != NULL && slice_starts(g->url, SL("http://")))
         source_complain(b->source, n, NULL, "`ca` is of no use with `http://`: expected an `https://` URL");
-    if (source_read(source_path(b->source, &b->t->arena, n->text).p, CERTIFICATE_FILE_MAX, &text, &err) !=
-        0) {
-        source_complain(b->source, n, NULL, "cannot read `%s`: %s", SHOW(n->text), err.msg);
-        return;
-    }
-    if (certificates_parse(buf_view(&text), &all, &err) != 0)
+    if (pem.p == NULL)
+        return; /* absent or reported */
+    if (certificates_parse(pem, &all, &err) != 0)
         source_complain(b->source, n, NULL, "`%s`: %s", SHOW(n->text), err.msg);
     else
-        g->ca_pem = arena_slice(&b->t->arena, buf_view(&text));
+        g->ca_pem = pem;
     certificates_free(all);
-    buf_fini(&text);
 }
 
 static void build_gateways(struct build *b)
@@ -424,7 +369,6 @@ static void build_templates(struct build *b)
 void build_all(struct build *b)
 {
     build_listen(b);
-    build_public_url(b);
     build_paths(b);
     build_keys(b, yaml_get(b->root, "keys"), "keys", NULL, &b->t->keys, &b->t->n_keys);
     build_providers(b);

@@ -16,6 +16,7 @@ struct build {
 /* All readers below take what the schema has checked: what is not of its kind is skipped in silence, because
  * it was reported and the tenancy will not be used. Each reports what only it can see. */
 void build_all(struct build *b);    /* in the order of the arrows between sections */
+void build_listen(struct build *b); /* and public_url */
 void build_prices(struct build *b); /* reads and parses the price file */
 void build_tenants(struct build *b);
 /* network.c: the way out. Sets and exemptions come before the templates that refer to them. */
@@ -30,6 +31,9 @@ void build_unique_name(struct build *b, const struct yaml_node *list, const stru
 
 /* The child by the last part of `path` when it is of that kind; NULL otherwise. */
 const struct yaml_node *node_child(const struct yaml_node *map, const char *path, enum yaml_kind kind);
+/* The text of the file that the node names, in the arena (wipe it where it is secret); SLICE_NULL when the
+ * node is absent, or after a problem. */
+struct slice build_file(struct build *b, const struct yaml_node *n, const char *path, size_t max);
 /* The child's text, else the row's default, else SLICE_NULL. */
 struct slice node_text(const struct yaml_node *map, const char *path);
 uint64_t node_count(const struct yaml_node *map, const char *path); /* 0 when absent */

@@ -28,11 +28,12 @@ static void write_text(const char *s, struct buf *out)
 static void write_head(const struct starter_options *o, struct buf *out)
 {
     (void)buf_str(
-        out, "# Reeve's configuration. `reeve check FILE` tells what is wrong with it; SIGHUP applies it.\n"
-             "# Paths are relative to this file's folder. Secrets are references: env:NAME or file:path.\n"
-             "\n"
-             "# Loopback only: put a TLS proxy in front of it to serve other machines.\n"
-             "listen: ");
+        out,
+        "# Reeve's configuration. `reeve check FILE` tells what is wrong with it; SIGHUP applies it.\n"
+        "# Paths are relative to this file's folder. Secrets are references: env:NAME or file:path.\n"
+        "\n"
+        "# Loopback only. For other machines: {address: 0.0.0.0:443, tls: {cert: cert.pem, key: key.pem}}\n"
+        "listen: ");
     write_text(o->listen, out);
     (void)buf_str(out, "\n# public_url: https://reeve.example.org\ndata_dir: ");
     write_text(o->data_dir, out);

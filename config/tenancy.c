@@ -79,6 +79,10 @@ static void tenancy_free(struct tenancy *t)
     for (size_t i = 0; i < t->n_gateways; i++)
         if (t->gateways[i].secret.p != NULL)
             mem_wipe((void *)(uintptr_t)t->gateways[i].secret.p, t->gateways[i].secret.n);
+    for (size_t i = 0; i < t->n_listen; i++)
+        for (size_t k = 0; k < t->listen[i].n_tls; k++)
+            if (t->listen[i].tls[k].key_pem.p != NULL)
+                mem_wipe((void *)(uintptr_t)t->listen[i].tls[k].key_pem.p, t->listen[i].tls[k].key_pem.n);
     tenancy_index_fini(t->index);
     arena_fini(&t->arena);
     mem_free(t);
@@ -248,7 +252,8 @@ static bool listen_differs(const struct tenancy *a, const struct tenancy *b)
         return true;
     for (size_t i = 0; i < a->n_listen; i++)
         if (!slice_eq(a->listen[i].address, b->listen[i].address) ||
-            a->listen[i].probes != b->listen[i].probes)
+            a->listen[i].probes != b->listen[i].probes ||
+            (a->listen[i].n_tls > 0) != (b->listen[i].n_tls > 0))
             return true;
     return false;
 }

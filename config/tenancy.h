@@ -13,9 +13,17 @@ enum role { ROLE_NONE, ROLE_VIEWER, ROLE_MEMBER, ROLE_OWNER };
 const char *role_name(enum role r);
 int role_parse(struct slice s, enum role *ret); /* 0 or E_INVALID */
 
+struct config_tls { /* a certificate and its key: the files, and their texts, checked */
+    struct slice cert_file, key_file;
+    struct slice cert_pem, key_pem;
+};
+
 struct config_listen {
     struct slice address; /* "127.0.0.1:8700" (port 0: any), "unix:/absolute/path" */
     bool probes;          /* /metrics without a key */
+    bool plain_http;      /* allowed for other machines */
+    struct config_tls *tls;
+    size_t n_tls; /* 0: plain HTTP */
 };
 
 struct config_key { /* a service key named in the file */

@@ -8,6 +8,7 @@
 #include "controller/edge/egress.h"
 #include "controller/edge/keyring.h"
 #include "controller/edge/proxy.h"
+#include "controller/listeners.h"
 #include "controller/start.h"
 
 #include <signal.h>
@@ -83,6 +84,7 @@ int controller_reload(struct controller *c, struct buf *ret_problems, controller
              LF_SLICE("needs_restart", buf_view(&r->notes)));
     scheduler_reload(c->scheduler, now);
     door_reload(c->door);
+    listeners_apply(c->listeners, now);
     egress_reload(c->egress);
     billing_reload(c->billing, now, on_billing_reloaded, r);
     keyring_load(c->keyring, now, on_keys_reloaded, r);

@@ -22,6 +22,7 @@ struct acp;
 struct door;
 struct egress;
 struct keyring;
+struct listeners;
 struct litellm_keys;
 struct start;
 struct request;
@@ -45,6 +46,7 @@ struct controller {
     struct scheduler *scheduler;
     struct keyring *keyring;
     struct server *server;
+    struct listeners *listeners;
     struct door *door;
     struct egress *egress; /* the way out of sandboxes */
     struct acp *acp;

@@ -13,6 +13,7 @@
 #include "controller/edge/route.h"
 #include "controller/gateway_keys.h"
 #include "controller/installation.h"
+#include "controller/listeners.h"
 #include "providers/standby.h"
 
 #include <errno.h>
@@ -51,15 +52,9 @@ static void listen_all(struct start *s)
     struct controller *c = s->c;
     struct server_limits limits = {.body_timeout_ms = 120000};
     c->server = server_new(&c->loop, &limits, &handler, c);
-    for (size_t i = 0; i < c->tenancy->n_listen; i++) {
-        struct endpoint at;
-        uint16_t port = 0;
-        if (endpoint_parse(c->tenancy->listen[i].address, &at, &s->err) != 0 ||
-            server_listen(c->server, &at, &port, &s->err) != 0) {
-            start_fail(s, "listen", &s->err);
-            return;
-        }
-        log_info("listening", LF_SLICE("address", c->tenancy->listen[i].address), LF_INT("port", port));
+    if (listeners_open(&c->loop, c->server, c->tenancy, &c->listeners, &s->err) != 0) {
+        start_fail(s, "listen", &s->err);
+        return;
     }
     start_cb ready = s->ready;
     c->is_ready = true;
@@ -466,6 +461,8 @@ static void undo_server(void *data)
 {
     struct controller *c = data;
     c->server = NULL;
+    listeners_free(c->listeners);
+    c->listeners = NULL;
     proxy_close(c, undo_tunnels);
 }
 

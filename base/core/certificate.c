@@ -12,6 +12,8 @@
 
 #include "base/core/mem.h"
 
+#define SECURITY_BITS_MIN 112
+
 int certificates_parse(struct slice pem, STACK_OF(X509) * *ret, struct err *err)
 {
     BIO *in = pem.n > 0 && pem.n <= CERTIFICATE_FILE_MAX ? BIO_new_mem_buf(pem.p, (int)pem.n) : NULL;
@@ -48,6 +50,61 @@ int certificates_parse(struct slice pem, STACK_OF(X509) * *ret, struct err *err)
 void certificates_free(STACK_OF(X509) * all)
 {
     sk_X509_pop_free(all, X509_free);
+}
+
+/* Asked for a passphrase: there is none. */
+static int on_passphrase(char *out, int size, int is_write, void *was_asked)
+{
+    (void)out;
+    (void)size;
+    (void)is_write;
+    *(bool *)was_asked = true;
+    return -1;
+}
+
+static int key_parse(struct slice pem, EVP_PKEY **ret, struct err *err)
+{
+    bool was_asked = false;
+    BIO *in = pem.n > 0 && pem.n <= CERTIFICATE_FILE_MAX ? BIO_new_mem_buf(pem.p, (int)pem.n) : NULL;
+    EVP_PKEY *key = in != NULL ? PEM_read_bio_PrivateKey(in, NULL, on_passphrase, &was_asked) : NULL;
+
+    BIO_free(in);
+    ERR_clear_error();
+    if (key == NULL)
+        return err_set(err, E_INVALID,
+                       was_asked ? "the key is behind a passphrase: expected one without"
+                                 : "there is no private key in it (PEM, -----BEGIN PRIVATE KEY-----)");
+    *ret = key;
+    return 0;
+}
+
+int certificate_pair_parse(struct slice cert_pem, struct slice key_pem, STACK_OF(X509) * *ret_chain,
+                           EVP_PKEY **ret_key, struct err *err)
+{
+    STACK_OF(X509) *chain = NULL;
+    EVP_PKEY *key = NULL;
+    int rc = certificates_parse(cert_pem, &chain, err);
+
+    if (rc == 0)
+        rc = key_parse(key_pem, &key, err);
+    if (rc == 0 && X509_check_private_key(sk_X509_value(chain, 0), key) != 1)
+        rc = err_set(err, E_INVALID, "the key is not that of the (first) certificate");
+    else if (rc == 0 && EVP_PKEY_get_security_bits(key) < SECURITY_BITS_MIN)
+        rc = err_set(err, E_INVALID, "the key is too weak: expected RSA of 2048 bits or more, or P-256");
+    ERR_clear_error();
+    if (rc != 0) {
+        certificates_free(chain);
+        EVP_PKEY_free(key);
+        return rc;
+    }
+    *ret_chain = chain;
+    *ret_key = key;
+    return 0;
+}
+
+bool certificate_is_expired(const X509 *cert)
+{
+    return X509_cmp_current_time(X509_get0_notAfter(cert)) <= 0;
 }
 
 static void name_print(const X509_NAME *name, char out[CERTIFICATE_NAME_MAX])

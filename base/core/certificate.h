@@ -18,6 +18,13 @@
 int certificates_parse(struct slice pem, STACK_OF(X509) * *ret, struct err *err);
 void certificates_free(STACK_OF(X509) * all); /* NULL is fine */
 
+/* A server's certificate (the first of the text) with its chain, and its key. 0, or E_INVALID with a
+ * sentence: nothing readable, a key behind a passphrase, one of another certificate, or too weak (below 112
+ * bits). The caller frees both. */
+int certificate_pair_parse(struct slice cert_pem, struct slice key_pem, STACK_OF(X509) * *ret_chain,
+                           EVP_PKEY **ret_key, struct err *err);
+bool certificate_is_expired(const X509 *cert);
+
 /* For messages, cut where too long: its subject ("CN=x, O=y"), its issuer. `out` is never empty. */
 #define CERTIFICATE_NAME_MAX 160
 void certificate_subject(const X509 *cert, char out[CERTIFICATE_NAME_MAX]);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/core/log.h"
 #include "base/core/mem.h"
 #include "base/net/server_conn.h"
 
@@ -167,6 +168,10 @@ struct server *server_new(struct loop *l, const struct server_limits *limits,
         m->write_timeout_ms = 60 * 1000;
     if (m->body_timeout_ms == 0)
         m->body_timeout_ms = 60 * 1000;
+    if (m->handshakes_max == 0)
+        m->handshakes_max = 512;
+    if (m->handshake_timeout_ms == 0)
+        m->handshake_timeout_ms = 10 * 1000;
     s->handler = *handler;
     s->data = data;
     timer_init(&s->sweep, l, on_sweep, s);
@@ -188,12 +193,74 @@ void server_serve(struct server *s, struct stream *stream, struct slice tag)
     server_conn_start(s, stream, tag);
 }
 
+/* --- TLS --- */
+
+static void on_shaken(int code, struct stream *stream, const struct err *err, void *data)
+{
+    struct server_handshake *h = data;
+    struct server *s = h->server;
+
+    if (!h->is_given_up)
+        DL_DELETE(s->handshakes, h);
+    s->n_handshakes--;
+    mem_free(h);
+    if (code == 0) {
+        s->tls_stats.done++;
+        server_serve(s, stream, SLICE_EMPTY);
+    } else {
+        s->tls_stats.failed++;
+        log_debug("tls.handshake_failed", LF_STR("detail", err->msg));
+    }
+    server_settle(s);
+}
+
+static void handshake_give_up(struct server_handshake *h)
+{
+    DL_DELETE(h->server->handshakes, h);
+    h->is_given_up = true;
+    tls_handshake_cancel(h->handshake); /* on_shaken follows */
+}
+
+static void handshakes_give_up(struct server *s)
+{
+    while (s->handshakes != NULL)
+        handshake_give_up(s->handshakes);
+}
+
+/* Honest clients need a moment, so of too many the oldest are those that stall. */
+static void handshake_begin(struct server *s, struct stream *stream, struct tls_server *tls)
+{
+    struct server_handshake *h;
+
+    if (s->is_draining || s->is_closing || s->n_conns + s->n_handshakes >= s->limits.connections_max) {
+        stream_close(stream);
+        return;
+    }
+    h = MEM_NEW(struct server_handshake);
+    h->server = s;
+    DL_APPEND(s->handshakes, h);
+    s->n_handshakes++;
+    h->handshake = tls_server_accept(tls, stream, s->limits.handshake_timeout_ms, on_shaken, h);
+    if (s->n_handshakes > s->limits.handshakes_max) {
+        s->tls_stats.dropped++;
+        handshake_give_up(s->handshakes);
+    }
+}
+
+const struct server_tls_stats *server_tls_stats(const struct server *s)
+{
+    return &s->tls_stats;
+}
+
 static void on_stream(struct listener *l, struct stream *stream, void *data)
 {
     struct server_listener *sl = data;
 
     (void)l;
-    server_serve(sl->server, stream, SLICE_EMPTY);
+    if (sl->tls != NULL)
+        handshake_begin(sl->server, stream, sl->tls);
+    else
+        server_serve(sl->server, stream, SLICE_EMPTY);
 }
 
 static void server_add_listener(struct server *s, struct server_listener *sl)
@@ -205,10 +272,17 @@ static void server_add_listener(struct server *s, struct server_listener *sl)
 
 int server_listen(struct server *s, const struct endpoint *at, uint16_t *ret_port, struct err *err)
 {
+    return server_listen_tls(s, at, NULL, ret_port, err);
+}
+
+int server_listen_tls(struct server *s, const struct endpoint *at, struct tls_server *tls, uint16_t *ret_port,
+                      struct err *err)
+{
     struct server_listener *sl = MEM_NEW(struct server_listener);
     int rc;
 
     sl->server = s;
+    sl->tls = tls;
     rc = listener_open(s->loop, at, on_stream, sl, &sl->listener, err);
     if (rc != 0) {
         mem_free(sl);
@@ -308,7 +382,8 @@ static void on_settle(void *data)
         drained(s->drained_data);
         s->is_settling = false;
     }
-    if (s->is_closing && s->has_sweep && s->n_conns_held == 0 && s->n_exchanges == 0 && s->n_listeners == 0) {
+    if (s->is_closing && s->has_sweep && s->n_conns_held == 0 && s->n_exchanges == 0 && s->n_listeners == 0 &&
+        s->n_handshakes == 0) {
         s->has_sweep = false;
         timer_close(&s->sweep, on_sweep_closed);
     }
@@ -353,6 +428,7 @@ void server_drain(struct server *s, int64_t deadline_ms, void (*drained)(void *d
     s->drained = drained;
     s->drained_data = data;
     listeners_close(s);
+    handshakes_give_up(s);
     DL_FOREACH (s->conns, c)
         server_conn_kick(c); /* closes those that wait for a request */
     timer_start(&s->drain_deadline, deadline_ms);
@@ -368,6 +444,7 @@ void server_close(struct server *s, void (*closed)(void *data), void *data)
     listeners_close(s);
     timer_stop(&s->sweep);
     timer_stop(&s->drain_deadline);
+    handshakes_give_up(s);
     conns_reset(s);
     server_settle(s);
 }

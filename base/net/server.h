@@ -12,18 +12,21 @@
 #include "base/core/arena.h"
 #include "base/net/http.h"
 #include "base/net/stream.h"
+#include "base/net/tls.h"
 
 struct server;
 struct exchange;
 
 struct server_limits {
-    size_t head_bytes_max;    /* 0: HTTP_HEAD_BYTES_MAX */
-    size_t connections_max;   /* 0: 10,000; more are closed at once */
-    int64_t head_timeout_ms;  /* first byte to end of head; 0: 10 s */
-    int64_t idle_timeout_ms;  /* between requests; 0: 75 s */
-    int64_t write_timeout_ms; /* a client that takes no byte for so long is dropped; 0: 60 s */
-    int64_t body_timeout_ms;  /* no body byte for so long while we wait for one; 0: 60 s */
-    unsigned parse_flags;     /* HTTP_ALLOW_ABSOLUTE, HTTP_ALLOW_CONNECT: for a forward proxy */
+    size_t head_bytes_max;        /* 0: HTTP_HEAD_BYTES_MAX */
+    size_t connections_max;       /* 0: 10,000; more are closed at once */
+    size_t handshakes_max;        /* TLS, in progress; 0: 512; the oldest gives way to a new one */
+    int64_t handshake_timeout_ms; /* 0: 10 s */
+    int64_t head_timeout_ms;      /* first byte to end of head; 0: 10 s */
+    int64_t idle_timeout_ms;      /* between requests; 0: 75 s */
+    int64_t write_timeout_ms;     /* a client that takes no byte for so long is dropped; 0: 60 s */
+    int64_t body_timeout_ms;      /* no body byte for so long while we wait for one; 0: 60 s */
+    unsigned parse_flags;         /* HTTP_ALLOW_ABSOLUTE, HTTP_ALLOW_CONNECT: for a forward proxy */
 };
 
 struct server_handler {
@@ -37,10 +40,17 @@ struct server_handler {
 struct server *server_new(struct loop *l, const struct server_limits *limits,
                           const struct server_handler *handler, void *data);
 int server_listen(struct server *s, const struct endpoint *at, uint16_t *ret_port, struct err *err);
+/* As server_listen; clients speak TLS. `tls` must outlive the server. */
+int server_listen_tls(struct server *s, const struct endpoint *at, struct tls_server *tls, uint16_t *ret_port,
+                      struct err *err);
 int server_listen_fd(struct server *s, int fd, struct err *err); /* adopts a listening socket (a door) */
 /* Serves a stream that somebody else accepted (a sandbox's door); owns it from now on. `tag` (at most 63
  * bytes, copied) says whose it is: exchange_tag. */
 void server_serve(struct server *s, struct stream *stream, struct slice tag);
+struct server_tls_stats {
+    uint64_t done, failed, dropped; /* handshakes; dropped: too many at once */
+};
+const struct server_tls_stats *server_tls_stats(const struct server *s);
 size_t server_connections(const struct server *s); /* upgraded ones are not counted any more */
 /* Stops accepting; idle connections close, others after their exchange (answers say Connection: close).
  * `drained` fires once when none is left or after deadline_ms, when what is left is reset. */

@@ -91,9 +91,18 @@ struct exchange {
     struct http_request request; /* last: not cleared between uses */
 };
 
+/* A client that shakes hands: not a connection yet. */
+struct server_handshake {
+    struct server_handshake *prev, *next;
+    struct server *server;
+    struct tls_handshake *handshake;
+    bool is_given_up;
+};
+
 struct server_listener {
     struct server_listener *next;
     struct server *server;
+    struct tls_server *tls;    /* NULL: plain */
     struct listener *listener; /* NULL: closing */
 };
 
@@ -103,12 +112,15 @@ struct server {
     struct server_handler handler;
     void *data;
     struct server_listener *listeners;
-    size_t n_listeners;        /* not yet closed */
-    struct server_conn *conns; /* live */
-    size_t n_conns;            /* live */
-    size_t n_conns_held;       /* allocated */
-    size_t n_exchanges;        /* in handlers' hands */
-    struct exchange *spare;    /* exchanges to use again */
+    size_t n_listeners;                  /* not yet closed */
+    struct server_conn *conns;           /* live */
+    size_t n_conns;                      /* live */
+    size_t n_conns_held;                 /* allocated */
+    struct server_handshake *handshakes; /* oldest first */
+    size_t n_handshakes;                 /* those given up and not yet gone, too */
+    struct server_tls_stats tls_stats;
+    size_t n_exchanges;     /* in handlers' hands */
+    struct exchange *spare; /* exchanges to use again */
     size_t n_spare;
     struct buf heads[SERVER_HEADS_KEPT]; /* head buffers to use again */
     size_t n_heads;

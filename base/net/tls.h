@@ -8,6 +8,10 @@
 
 #include "base/net/client.h"
 
+struct tls_handshake; /* in progress */
+/* `done` still fires, with E_CANCELLED, in a later turn. */
+void tls_handshake_cancel(struct tls_handshake *h);
+
 /* --- client --- */
 
 /* Whom we believe. */
@@ -33,5 +37,30 @@ void connector_tls_init(struct connector_tls *c, const struct connector *below, 
 void connector_tls_trust(struct connector_tls *c, const struct tls_trust *trust);
 /* Connections and handshakes under way live on. */
 void connector_tls_fini(struct connector_tls *c);
+
+/* --- server --- */
+
+/* A certificate with those that lead from it to its root, and its key, as PEM. */
+struct tls_pair {
+    struct slice cert_pem, key_pem;
+};
+#define TLS_PAIRS_MAX 64
+
+/* What a listener shows: one certificate or several, the first whose names include what the client asks for
+ * (SNI), otherwise the very first. Sessions are resumed by tickets under keys that change every 12 hours and
+ * never leave the process. */
+struct tls_server;
+/* 0; or E_INVALID with a sentence. Copies what it needs. */
+int tls_server_new(const struct tls_pair *pairs, size_t n, struct tls_server **ret, struct err *err);
+/* From now on these are shown; connections and handshakes under way go on, tickets of before are not taken.
+ * After an error all is as it was. */
+int tls_server_replace(struct tls_server *s, const struct tls_pair *pairs, size_t n, struct err *err);
+/* No handshake may be in progress. */
+void tls_server_free(struct tls_server *s);
+/* Shakes hands with a client that has just connected; owns `inner` from now on. `done` fires exactly once,
+ * never before the call returns: code 0 and a TLS stream with reading stopped, or why not (the connection is
+ * closed then). */
+struct tls_handshake *tls_server_accept(struct tls_server *s, struct stream *inner, int64_t timeout_ms,
+                                        connect_done_cb done, void *data);
 
 #endif

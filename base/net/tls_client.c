@@ -195,13 +195,14 @@ static void session_drop(struct tls_client *c)
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     struct tls_client *c = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    const struct tls_stream *stream = SSL_get_app_data(ssl);
 
     if (c == NULL) /* the connector is gone, its connections live on */
         return 0;
     session_drop(c);
     c->session = session;
     if (!SSL_session_reused(ssl))
-        c->verified_ms = clock_mono_ms(&clock_system);
+        c->verified_ms = clock_mono_ms(stream->base.loop->clock);
     return 1; /* it is ours now */
 }
 
@@ -251,7 +252,7 @@ static void client_free(struct tls_client *c)
     mem_free(c);
 }
 
-static SSL *client_ssl(struct tls_client *c)
+static SSL *client_ssl(struct tls_client *c, const struct clock *clock)
 {
     SSL *ssl = SSL_new(c->ctx);
 
@@ -260,7 +261,7 @@ static SSL *client_ssl(struct tls_client *c)
     if (!is_address(c->host)) /* RFC 6066 section 3: no addresses */
         must(SSL_set_tlsext_host_name(ssl, c->host) == 1);
     if (c->session != NULL) {
-        bool is_young = clock_mono_ms(&clock_system) - c->verified_ms < SESSION_AGE_MS;
+        bool is_young = clock_mono_ms(clock) - c->verified_ms < SESSION_AGE_MS;
 
         if (is_young)
             (void)SSL_set_session(ssl, c->session); /* refused: a full handshake */
@@ -312,7 +313,7 @@ static void *tls_open(const struct connector *c, struct loop *l, int64_t timeout
 
     o->below = t->below;
     o->loop = l;
-    o->ssl = client_ssl(t->client);
+    o->ssl = client_ssl(t->client, l->clock);
     o->host = mem_strdup(t->client->host);
     o->deadline_ms = uv_now(&l->uv) + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
     o->done = done;

@@ -9,15 +9,14 @@
  * Failure paths: a broken record, an alert, or an end without close_notify ends reading with E_IO; a write
  * that the library refuses is told in a later turn, as the socket stream does it. The library cannot write
  * while a half-received post-handshake message waits for its rest: the bytes wait in `waiting`, the inner
- * stream reads on for them, and the writer is told to stop. A handshake has its own object and deadline,
- * which go when `done` has fired; until then the stream has no owner. */
+ * stream reads on for them, and the writer is told to stop. While
+ * it shakes hands (tls_handshake.c) the stream has no owner. */
 #include "base/net/tls_stream.h"
 
 #include <string.h>
 
 #include <openssl/err.h>
 
-#include "base/core/buf.h"
 #include "base/core/mem.h"
 
 enum {
@@ -26,49 +25,9 @@ enum {
     TLS_SLICES_MAX = 1024,
 };
 
-struct tls_stream {
-    struct stream base;
-    struct stream *inner; /* NULL: closed */
-    SSL *ssl;
-    struct tls_handshake *handshake; /* NULL: over */
-
-    struct slice window; /* cipher text at hand, while it is worked on */
-    struct buf in;       /* cipher text that waits for the owner */
-    struct buf out;      /* cipher text that the call in progress made */
-    struct buf waiting;  /* plain text that the library could not take */
-
-    bool wants_read;
-    int end_code; /* reading ended: E_EOF or an error; 0: not yet */
-    const struct stream_events *told_events;
-    void *told_data;
-
-    bool owes_drain;
-    bool is_choked;      /* what the library itself says piles up: no reading until it drained */
-    bool wants_shutdown; /* the owner's */
-    bool is_shut;        /* close_notify went out: the inner stream takes no more */
-    int write_code;
-    bool is_write_told;
-
-    bool is_working;  /* on the stack: not to be freed */
-    bool is_deferred; /* deferred_run is pending: likewise */
-    bool is_closing;
-};
-
-struct tls_handshake {
-    struct tls_stream *stream;
-    struct timer *deadline;
-    char *host;
-    connect_done_cb done;
-    void *data;
-    bool is_settled;
-    struct err err; /* code 0: it succeeded */
-};
-
 static void deferred_run(void *data);
-static void handshake_step(struct tls_stream *s);
-static void handshake_settle(struct tls_handshake *h);
 
-static void stream_maybe_free(struct tls_stream *s)
+void tls_stream_maybe_free(struct tls_stream *s)
 {
     if (!s->is_closing || s->is_working || s->is_deferred || s->handshake != NULL)
         return;
@@ -81,7 +40,7 @@ static void stream_maybe_free(struct tls_stream *s)
     mem_free(s);
 }
 
-static void stream_defer(struct tls_stream *s)
+void tls_stream_defer(struct tls_stream *s)
 {
     if (s->is_deferred)
         return;
@@ -142,8 +101,7 @@ static BIO *bio_new(struct tls_stream *s)
     return b;
 }
 
-/* Hands on what the library wrote. A broken inner stream tells by itself. */
-static int cipher_send(struct tls_stream *s)
+int tls_stream_send(struct tls_stream *s)
 {
     struct slice v = buf_view(&s->out);
     int rc = 0;
@@ -154,15 +112,15 @@ static int cipher_send(struct tls_stream *s)
     return rc;
 }
 
-/* The inner stream reads for the handshake, for the owner, or for a write that waits. */
-static void inner_follow(struct tls_stream *s)
+/* It reads for the handshake, for the owner, or for a write that waits. */
+void tls_stream_follow(struct tls_stream *s)
 {
-    bool is_wanted = s->handshake != NULL ? !s->handshake->is_settled
-                                          : s->in.n == 0 && (s->wants_read || s->waiting.n > 0);
+    bool is_wanted =
+        s->handshake != NULL ? tls_handshake_is_open(s->handshake) : s->wants_read || s->waiting.n > 0;
 
     if (s->inner == NULL)
         return;
-    if (is_wanted && s->end_code == 0 && !s->is_choked)
+    if (is_wanted && s->in.n == 0 && s->end_code == 0 && !s->is_choked)
         stream_read_start(s->inner);
     else
         stream_read_stop(s->inner);
@@ -218,7 +176,7 @@ static void plain_pump(struct tls_stream *s)
 
     while (has_more && s->wants_read && s->end_code == 0 && !s->is_choked) {
         has_more = plain_read(s, plain, sizeof(plain), &n);
-        s->is_choked = cipher_send(s) == E_AGAIN;
+        s->is_choked = tls_stream_send(s) == E_AGAIN;
         if (n > 0)
             s->base.events->on_read(&s->base, slice_of(plain, n), s->base.data);
         if (s->is_closing)
@@ -244,8 +202,7 @@ static void cipher_use(struct tls_stream *s, struct slice bytes)
     s->window = bytes;
     s->is_working = true;
     if (s->handshake != NULL) {
-        if (!s->handshake->is_settled)
-            handshake_step(s);
+        tls_handshake_step(s->handshake);
     } else {
         waiting_send(s);
         plain_pump(s);
@@ -261,9 +218,9 @@ static void cipher_use(struct tls_stream *s, struct slice bytes)
     if (s->in.n == 0 || s->is_closing)
         buf_fini(&s->in);
     if (s->is_closing)
-        stream_maybe_free(s);
+        tls_stream_maybe_free(s);
     else
-        inner_follow(s);
+        tls_stream_follow(s);
 }
 
 static void on_inner_read(struct stream *inner, struct slice bytes, void *data)
@@ -276,9 +233,7 @@ static void on_inner_read(struct stream *inner, struct slice bytes, void *data)
 static void inner_ended(struct tls_stream *s, int code, const char *text)
 {
     if (s->handshake != NULL) {
-        if (!s->handshake->is_settled)
-            (void)err_set(&s->handshake->err, E_UPSTREAM, "TLS with %s: %s", s->handshake->host, text);
-        handshake_settle(s->handshake);
+        tls_handshake_broke(s->handshake, text);
         s->end_code = code;
         return;
     }
@@ -310,14 +265,14 @@ static void tls_read_start(struct stream *base)
     if (s->end_code != 0) {
         if (s->told_events != base->events || s->told_data != base->data) {
             s->wants_read = true;
-            stream_defer(s);
+            tls_stream_defer(s);
         }
         return;
     }
     s->wants_read = true;
     if (s->in.n > 0)
-        stream_defer(s);
-    inner_follow(s);
+        tls_stream_defer(s);
+    tls_stream_follow(s);
 }
 
 static void tls_read_stop(struct stream *base)
@@ -326,7 +281,7 @@ static void tls_read_stop(struct stream *base)
 
     s->wants_read = false;
     if (!s->is_working)
-        inner_follow(s);
+        tls_stream_follow(s);
 }
 
 /* --- writing --- */
@@ -334,7 +289,7 @@ static void tls_read_stop(struct stream *base)
 static void write_break(struct tls_stream *s)
 {
     s->write_code = E_IO;
-    stream_defer(s);
+    tls_stream_defer(s);
 }
 
 /* 0; E_AGAIN: it cannot write before it has read; E_IO. */
@@ -413,17 +368,17 @@ static int tls_write(struct stream *base, const struct slice *v, size_t n)
         return s->waiting.n > 0 ? E_AGAIN : stream_write(s->inner, NULL, 0);
     must(buf_reserve(&s->out, all + (all / TLS_RECORD_MAX + 2) * TLS_RECORD_OVERHEAD) == 0);
     if (slices_give(s, v, n) != 0) {
-        (void)cipher_send(s); /* an alert; the write's failure is what is told */
+        (void)tls_stream_send(s); /* an alert; the write's failure is what is told */
         write_break(s);
         return s->write_code;
     }
-    rc = cipher_send(s);
+    rc = tls_stream_send(s);
     if (rc == 0 && s->waiting.n > 0)
         rc = E_AGAIN;
     if (rc == E_AGAIN)
         s->owes_drain = true;
     if (s->waiting.n > 0 && !s->is_working)
-        inner_follow(s);
+        tls_stream_follow(s);
     return rc;
 }
 
@@ -431,7 +386,7 @@ static void shutdown_send(struct tls_stream *s)
 {
     ERR_clear_error();
     (void)SSL_shutdown(s->ssl); /* refused within a post-handshake message: then the end is a cut */
-    (void)cipher_send(s);
+    (void)tls_stream_send(s);
     s->is_shut = true;
     if (s->inner != NULL)
         stream_shutdown(s->inner);
@@ -456,7 +411,7 @@ static void waiting_send(struct tls_stream *s)
     if (rc == E_AGAIN)
         return;
     buf_wipe(&s->waiting);
-    (void)cipher_send(s);
+    (void)tls_stream_send(s);
     if (rc != 0)
         write_break(s);
     else if (s->wants_shutdown)
@@ -494,14 +449,14 @@ static void on_inner_drain(struct stream *inner, void *data)
     drain_tell(s);
     s->is_working = false;
     if (s->is_closing) {
-        stream_maybe_free(s);
+        tls_stream_maybe_free(s);
         return;
     }
     if (s->is_choked) {
         s->is_choked = false;
         if (s->in.n > 0)
-            stream_defer(s);
-        inner_follow(s);
+            tls_stream_defer(s);
+        tls_stream_follow(s);
     }
 }
 
@@ -514,7 +469,7 @@ static void on_inner_write_error(struct stream *inner, int code, void *data)
         return;
     if (s->write_code == 0)
         s->write_code = code;
-    stream_defer(s);
+    tls_stream_defer(s);
 }
 
 static const struct stream_events inner_events = {.on_read = on_inner_read,
@@ -545,8 +500,9 @@ static void deferred_run(void *data)
         write_error_tell(s);
     s->is_deferred = false;
     if (s->is_closing)
-        stream_maybe_free(s);
-    else if (s->in.n > 0 && s->wants_read && !s->is_choked)
+        tls_stream_maybe_free(s);
+    else if (s->handshake != NULL ? tls_handshake_is_open(s->handshake)
+                                  : s->in.n > 0 && s->wants_read && !s->is_choked)
         cipher_use(s, SLICE_EMPTY);
     else if (s->end_code != 0 && s->wants_read)
         end_tell(s);
@@ -578,10 +534,10 @@ static void tls_close(struct stream *base)
     if (!s->is_shut && s->write_code == 0 && s->end_code != E_IO) {
         ERR_clear_error();
         (void)SSL_shutdown(s->ssl); /* as in shutdown_send */
-        (void)cipher_send(s);
+        (void)tls_stream_send(s);
     }
     inner_close(s, false);
-    stream_maybe_free(s);
+    tls_stream_maybe_free(s);
 }
 
 static void tls_reset(struct stream *base)
@@ -591,7 +547,7 @@ static void tls_reset(struct stream *base)
     if (s->is_closing)
         return;
     inner_close(s, true);
-    stream_maybe_free(s);
+    tls_stream_maybe_free(s);
 }
 
 static void tls_peer(const struct stream *base, char out[STREAM_PEER_MAX])
@@ -612,154 +568,29 @@ static const struct stream_ops tls_ops = {
     .peer = tls_peer,
 };
 
-/* --- the handshake --- */
-
-struct err *tls_handshake_err(SSL *ssl)
-{
-    struct tls_stream *s = SSL_get_app_data(ssl);
-
-    return s != NULL && s->handshake != NULL ? &s->handshake->err : NULL;
-}
-
-const char *tls_handshake_host(SSL *ssl)
-{
-    struct tls_stream *s = SSL_get_app_data(ssl);
-
-    return s != NULL && s->handshake != NULL ? s->handshake->host : "";
-}
-
-static void on_settled(void *data)
-{
-    struct tls_handshake *h = data;
-    struct tls_stream *s = h->stream;
-
-    s->handshake = NULL;
-    if (h->err.code != 0) {
-        inner_close(s, false);
-        stream_maybe_free(s);
-        h->done(h->err.code, NULL, &h->err, h->data);
-    } else {
-        h->done(0, &s->base, NULL, h->data);
-    }
-    mem_free(h->host);
-    mem_free(h);
-}
-
-/* The result is in h->err; `done` gets it in a later turn. */
-static void handshake_settle(struct tls_handshake *h)
-{
-    if (h->is_settled)
-        return;
-    h->is_settled = true;
-    timer_free(h->deadline);
-    inner_follow(h->stream);
-    loop_defer(h->stream->base.loop, on_settled, h);
-}
-
-static void handshake_step(struct tls_stream *s)
-{
-    struct tls_handshake *h = s->handshake;
-    int rc, why;
-
-    ERR_clear_error();
-    rc = SSL_do_handshake(s->ssl);
-    why = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(s->ssl, rc);
-    if (why != SSL_ERROR_NONE && why != SSL_ERROR_WANT_READ && h->err.code == 0)
-        tls_describe(s->ssl, SSL_is_server(s->ssl) ? "the client" : "the server", &h->err);
-    if (why == SSL_ERROR_NONE)
-        err_clear(&h->err);
-    (void)cipher_send(s);
-    if (why != SSL_ERROR_WANT_READ)
-        handshake_settle(h);
-}
-
-static void on_deadline(void *data)
-{
-    struct tls_handshake *h = data;
-
-    (void)err_set(&h->err, E_TIMEOUT, "TLS with %s: no handshake within the deadline", h->host);
-    handshake_settle(h);
-}
-
-void tls_handshake_cancel(struct tls_handshake *h)
-{
-    (void)err_set(&h->err, E_CANCELLED, "cancelled");
-    handshake_settle(h);
-}
-
-struct tls_handshake *tls_handshake_start(SSL *ssl, struct stream *inner, const char *host,
-                                          int64_t timeout_ms, connect_done_cb done, void *data)
+struct tls_stream *tls_stream_new(SSL *ssl, struct stream *inner)
 {
     struct tls_stream *s = MEM_NEW(struct tls_stream);
-    struct tls_handshake *h = MEM_NEW(struct tls_handshake);
-    BIO *bio;
+    BIO *bio = bio_new(s);
 
     s->base.ops = &tls_ops;
     s->base.loop = inner->loop;
     s->inner = inner;
     s->ssl = ssl;
-    s->handshake = h;
     s->window = SLICE_EMPTY;
     buf_init(&s->in, (size_t)2 * LOOP_READ_BYTES);
     buf_init(&s->out, SIZE_MAX - 1);
     buf_init(&s->waiting, SIZE_MAX - 1);
-    h->stream = s;
-    h->host = mem_strdup(host);
-    h->done = done;
-    h->data = data;
-    h->deadline = timer_new(inner->loop, on_deadline, h);
-    timer_start(h->deadline, timeout_ms);
     SSL_set_app_data(ssl, s);
-    bio = bio_new(s);
     must(BIO_up_ref(bio) == 1);
     SSL_set0_rbio(ssl, bio);
     SSL_set0_wbio(ssl, bio);
     stream_own(inner, &inner_events, s);
-    s->is_working = true;
-    handshake_step(s); /* a client's first flight */
-    s->is_working = false;
-    inner_follow(s);
-    return h;
+    return s;
 }
 
-/* --- what both sides share --- */
-
-void tls_context_tune(SSL_CTX *ctx)
+void tls_stream_drop(struct tls_stream *s)
 {
-    SSL_CTX_set_security_level(ctx, 2); /* 112 bits: no RSA below 2048, no SHA-1 */
-    must(SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1);
-    (void)SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-    (void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-}
-
-void tls_describe(SSL *ssl, const char *peer, struct err *err)
-{
-    static const struct {
-        int reason;
-        const char *text; /* after "the server" */
-    } known[] = {
-        {SSL_R_UNSUPPORTED_PROTOCOL, "speaks no TLS 1.2 or newer"},
-        {SSL_R_TLSV1_ALERT_PROTOCOL_VERSION, "refuses TLS 1.2 and newer"},
-        {SSL_R_WRONG_VERSION_NUMBER, "answers in something other than TLS"},
-        {SSL_R_HTTP_REQUEST, "speaks HTTP without TLS"},
-        {SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, "finds no common ground (alert: handshake failure)"},
-        {SSL_R_NO_SHARED_CIPHER, "shares no strong cipher with us"},
-        {SSL_R_TLSV1_ALERT_INTERNAL_ERROR, "failed (alert: internal error)"},
-        {SSL_R_TLSV1_UNRECOGNIZED_NAME, "does not serve this name (alert: unrecognized name)"},
-        {SSL_R_EXCESSIVE_MESSAGE_SIZE, "sends a handshake message larger than allowed"},
-        {SSL_R_CERT_LENGTH_MISMATCH, "sends a malformed certificate message"},
-    };
-    unsigned long e = ERR_peek_last_error();
-    int reason = ERR_GET_REASON(e);
-    const char *text = e != 0 ? ERR_reason_error_string(e) : NULL;
-    size_t i;
-
-    for (i = 0; i < ARRAY_LEN(known); i++)
-        if (ERR_GET_LIB(e) == ERR_LIB_SSL && reason == known[i].reason) {
-            (void)err_set(err, E_UPSTREAM, "TLS with %s: %s %s", tls_handshake_host(ssl), peer,
-                          known[i].text);
-            return;
-        }
-    (void)err_set(err, E_UPSTREAM, "TLS with %s: the handshake failed: %s", tls_handshake_host(ssl),
-                  text != NULL ? text : "malformed");
+    inner_close(s, false);
+    tls_stream_maybe_free(s);
 }

@@ -4,6 +4,7 @@
 #include "base/core/mem.h"
 #include "controller/edge/door.h"
 #include "controller/edge/egress.h"
+#include "controller/listeners.h"
 
 #include <string.h>
 
@@ -12,6 +13,8 @@ struct figures {
     const struct billing_stats *billing;
     const struct door_stats *door;
     struct scheduler_stats scheduler;
+    const struct listeners_stats *listeners;
+    const struct server_tls_stats *tls;
 };
 
 struct metric {
@@ -41,6 +44,12 @@ READ(read_usage_failures, f->billing->failures)
 READ(read_door_calls, f->door->calls)
 READ(read_door_refused, f->door->refused)
 READ(read_door_failed, f->door->failed)
+READ(read_tls_done, f->tls->done)
+READ(read_tls_failed, f->tls->failed)
+READ(read_tls_dropped, f->tls->dropped)
+READ(read_certificates_applied, f->listeners->certificates_applied)
+READ(read_certificates_refused, f->listeners->certificates_refused)
+READ(read_certificates_expire, f->listeners->expires_s)
 READ(read_created, f->scheduler.created)
 READ(read_adopted, f->scheduler.adopted)
 READ(read_orphans, f->scheduler.orphans_removed)
@@ -54,6 +63,19 @@ static const struct metric rows[] = {
     {"reeve_requests_in_flight", "gauge", "Requests that have no answer yet, streams included.",
      read_requests_in_flight},
     {"reeve_connections", "gauge", "Client connections.", read_connections},
+    {"reeve_tls_handshakes_total", "counter", "TLS handshakes with clients that succeeded.", read_tls_done},
+    {"reeve_tls_handshakes_failed_total", "counter", "TLS handshakes with clients that failed.",
+     read_tls_failed},
+    {"reeve_tls_handshakes_dropped_total", "counter",
+     "TLS handshakes given up for newer ones: too many at once.", read_tls_dropped},
+    {"reeve_tls_certificates_applied_total", "counter",
+     "Times that changed certificates of a listener were put in force.", read_certificates_applied},
+    {"reeve_tls_certificates_refused_total", "counter",
+     "Times that changed certificates of a listener were refused; the former stayed in force.",
+     read_certificates_refused},
+    {"reeve_tls_certificates_expire_seconds", "gauge",
+     "Unix time when the first certificate of a listener expires; 0: there is none.",
+     read_certificates_expire},
     {"reeve_proxied_requests_total", "counter", "Requests passed on to sandboxes.", read_proxied},
     {"reeve_proxied_refused_total", "counter", "Workspace requests refused after authentication.",
      read_refused},
@@ -94,7 +116,11 @@ static void head(struct buf *out, const char *name, const char *type, const char
 
 void metrics_write(struct controller *c, struct buf *out)
 {
-    struct figures f = {.c = c, .billing = billing_stats(c->billing), .door = door_stats(c->door)};
+    struct figures f = {.c = c,
+                        .billing = billing_stats(c->billing),
+                        .door = door_stats(c->door),
+                        .listeners = listeners_stats(c->listeners),
+                        .tls = server_tls_stats(c->server)};
     scheduler_stats(c->scheduler, &f.scheduler);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         head(out, rows[i].name, rows[i].type, rows[i].help);

@@ -60,7 +60,7 @@ static void print_problem(const struct api_answer *a)
 static int perform(const char *method, const char *path, struct slice body, bool to_stdout,
                    struct api_answer *ret)
 {
-    const char *key = getenv("REEVE_KEY"), *tenant = getenv("REEVE_TENANT");
+    const char *key = getenv("REEVE_KEY"), *tenant = getenv("REEVE_TENANT"), *ca = getenv("REEVE_CA");
     struct buf url = BUF_INIT(8192), bearer = BUF_INIT(1024), acting = BUF_INIT(1024);
     struct curl_slist *headers = NULL;
     CURL *h = curl_easy_init();
@@ -78,6 +78,10 @@ static int perform(const char *method, const char *path, struct slice body, bool
         headers = curl_slist_append(headers, buf_cstr(&acting));
     (void)curl_easy_setopt(h, CURLOPT_URL, buf_cstr(&url));
     (void)curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    if (ca != NULL && ca[0] != '\0') {
+        (void)curl_easy_setopt(h, CURLOPT_CAINFO, ca);
+        (void)curl_easy_setopt(h, CURLOPT_CAPATH, NULL); /* that file alone */
+    }
     (void)curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
     (void)curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
     (void)curl_easy_setopt(h, CURLOPT_ERRORBUFFER, why);

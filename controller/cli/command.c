@@ -53,7 +53,8 @@ static void print_all(FILE *f)
         for (size_t i = 0; i < sets[s]->n; i++)
             print_line(f, &sets[s]->rows[i]);
     (void)fprintf(
-        f, "\nCommands that talk to a controller read REEVE_URL (http://127.0.0.1:8700) and REEVE_KEY.\n"
+        f, "\nCommands that talk to a controller read REEVE_URL (http://127.0.0.1:8700) and REEVE_KEY;\n"
+           "REEVE_CA names the PEM file of a private authority that vouches for an https:// URL.\n"
            "Every command takes --help; those that print tables take --json.\n"
            "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 the controller, or the engine, cannot "
            "be reached.\n");

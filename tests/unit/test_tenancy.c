@@ -90,13 +90,20 @@ static void test_paths_and_listeners(void **state)
     char cwd[4096], want[4200];
     assert_non_null(getcwd(cwd, sizeof(cwd)));
     load_full(&l);
-    assert_int_equal(l.t->n_listen, 3);
+    assert_int_equal(l.t->n_listen, 6);
     assert_slice(l.t->listen[0].address, "127.0.0.1:8700");
     assert_false(l.t->listen[0].probes);
     assert_slice(l.t->listen[1].address, "[::1]:8701");
     assert_true(l.t->listen[1].probes);
     (void)snprintf(want, sizeof(want), "unix:%s/" DATA "reeve.sock", cwd);
     assert_slice(l.t->listen[2].address, want);
+    assert_slice(l.t->listen[3].address, "10.0.0.1:443");
+    assert_int_equal(l.t->listen[2].n_tls, 0);
+    assert_int_equal(l.t->listen[3].n_tls, 1);
+    assert_int_equal(l.t->listen[4].n_tls, 2);
+    assert_non_null(strstr(l.t->listen[4].tls[1].cert_pem.p, "BEGIN CERTIFICATE"));
+    (void)snprintf(want, sizeof(want), "%s/" DATA "listener.key", cwd);
+    assert_slice(l.t->listen[4].tls[1].key_file, want);
     assert_slice(l.t->public_url, "https://reeve.example.org/base");
     (void)snprintf(want, sizeof(want), "%s/" DATA "data", cwd);
     assert_slice(l.t->data_dir, want);
@@ -220,9 +227,9 @@ static void test_keys(void **state)
 static void test_every_problem_at_once(void **state)
 {
     (void)state;
-    static const char *const names[] = {"docker",   "empty",   "everything", "later",
-                                        "latin1",   "network", "numbers",    "references",
-                                        "sections", "strict",  "tab",        "unclosed"};
+    static const char *const names[] = {"docker", "empty",   "everything", "later",      "listen",
+                                        "latin1", "network", "numbers",    "references", "sections",
+                                        "strict", "tab",     "unclosed"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         struct loaded l;
         struct buf expected, printed = BUF_INIT(1 << 20);
@@ -289,11 +296,18 @@ static void test_listeners(void **state)
         {SMALL("listen: {address: 127.9.9.9:1, probes: true}\n"), "http://127.9.9.9:1"},
         {SMALL("listen: [127.0.0.1:0, 127.0.0.1:0]\n"), ""},
         {SMALL("listen: unix:/run/r.sock\npublic_url: http://h\n"), "http://h"},
+        {SMALL("listen: {address: 10.0.0.1:443, tls: {cert: listener.pem, key: listener.key}}\n"),
+         "https://10.0.0.1:443"},
+        {SMALL("listen: {address: 10.0.0.1:80, plain_http: allowed}\n"), "http://10.0.0.1:80"},
+        {SMALL("listen: {address: 0.0.0.0:80, plain_http: allowed}\npublic_url: http://h\n"), "http://h"},
     };
     static const struct slice bad[] = {
         SMALL("listen: 0.0.0.0:80\n"),
         SMALL("listen: \"[::]:80\"\n"),
         SMALL("listen: 10.0.0.1:80\n"),
+        SMALL("listen: {address: 0.0.0.0:80, plain_http: allowed}\n"), /* and no public_url */
+        SMALL(
+            "listen: {address: \"[::]:80\", tls: {cert: listener.pem, key: listener.key}}\n"), /* likewise */
         SMALL("listen: :80\n"),
         SMALL("listen: \"*:80\"\n"),
         SMALL("listen: 127.0.0.1\n"),
