@@ -8,6 +8,8 @@
 //   die                  exits in the middle of the prompt
 //   model MODEL IN OUT   a model call through ANTHROPIC_BASE_URL that uses IN and OUT tokens; answers "STATUS BODY"
 //   model-stream …       the same, as a stream of server-sent events
+//   post JSON            {path, headers, body, leave}: a POST through ANTHROPIC_BASE_URL with the key; answers "STATUS
+//                        BODY"; with `leave` it goes away after the first piece of the answer, and answers "left"
 //   env NAME             answers the variable's value
 //   http URL             fetches it; answers "STATUS" or "error CODE"
 //   pid                  answers its own process id
@@ -90,6 +92,33 @@ function sleep(ms, signal) {
     });
 }
 
+function postAny({ path, headers = {}, body, leave = false }) {
+    const base = process.env.ANTHROPIC_BASE_URL ?? 'http://127.0.0.1:8700';
+    const text = JSON.stringify(body);
+    const options = {
+        method: 'POST',
+        timeout: 60000,
+        headers: {
+            'content-type': 'application/json',
+            'content-length': Buffer.byteLength(text),
+            'x-api-key': process.env.ANTHROPIC_API_KEY ?? '',
+            ...headers,
+        },
+    };
+    if (!leave) return request(`${base}${path}`, options, text).then((a) => (a.error !== undefined ? `error ${a.error}` : `${a.status} ${a.body}`));
+    return new Promise((resolve) => {
+        const rq = http.request(`${base}${path}`, options, (answer) => {
+            answer.on('error', () => {});
+            answer.once('data', () => {
+                rq.destroy();
+                resolve('left');
+            });
+        });
+        rq.on('error', (e) => resolve(`error ${e.code ?? e.message}`));
+        rq.end(text);
+    });
+}
+
 async function perform(sessionId, text, signal) {
     const space = text.indexOf(' ');
     const command = space < 0 ? text : text.slice(0, space);
@@ -129,6 +158,9 @@ async function perform(sessionId, text, signal) {
             await say(sessionId, await callModel(model, input, output, command === 'model-stream'));
             return 'end_turn';
         }
+        case 'post':
+            await say(sessionId, await postAny(JSON.parse(rest)));
+            return 'end_turn';
         case 'env':
             await say(sessionId, process.env[rest] ?? '(unset)');
             return 'end_turn';
