@@ -79,6 +79,7 @@ export class Docker {
             ...['--iptables=false', '--ip6tables=false', '--bridge=none', '--shutdown-timeout', '5'],
             ...(this.liveRestore ? ['--live-restore'] : []),
         ]);
+        this.isEnding = false;
         await until('the engine answers', 60000, async () => {
             this.over(this.child, 'dockerd');
             return (await this.api('GET', '/_ping').catch(() => undefined))?.status === 200;
@@ -89,6 +90,12 @@ export class Docker {
         if (child.exitCode !== null || child.signalCode !== null)
             throw new Error(`${name} ended at its start: ${child.exitCode ?? child.signalCode}\n${this.tail()}`);
         return false;
+    }
+
+    /** What an engine that ended by itself left, else nothing. */
+    crash() {
+        if (this.isEnding || (this.child.exitCode === null && this.child.signalCode === null)) return undefined;
+        return `the engine ended by itself (${this.child.exitCode ?? this.child.signalCode})\n${this.tail()}`;
     }
 
     tail() {
@@ -153,6 +160,7 @@ export class Docker {
 
     /** The engine dies, or ends, and its containerd does not. */
     async kill(signal = 'SIGKILL') {
+        this.isEnding = true;
         this.child.kill(signal);
         return within(60000, `dockerd ends after ${signal}`, this.child.ended);
     }
@@ -177,6 +185,8 @@ export class Docker {
     /** Ends the engine well, and fails when anything of it is left. */
     async finish() {
         try {
+            const crash = this.crash();
+            if (crash) throw new Error(crash);
             for (const c of await this.containers()) await this.api('DELETE', `/containers/${c.Id}?force=1&v=1`);
             await this.kill('SIGTERM');
             this.containerd.kill('SIGTERM');

@@ -250,9 +250,9 @@ export function processesOf(mark) {
 /** What destroy() must be called on, whatever happens. */
 export const alive = new Set();
 
-/** Whatever a test leaves behind, also one that was broken off. */
-export function endEverything() {
-    for (const reeve of [...alive]) reeve.destroy();
+/** Whatever a test leaves behind, also one that was broken off; all but what is `kept`. */
+export function endEverything(kept) {
+    for (const it of [...alive]) if (it !== kept) it.destroy();
 }
 
 export class Reeve {

@@ -29,7 +29,7 @@ test('idle, it sleeps; a request wakes it, and its home is as it was', { timeout
     await reeve.put(place, 'kept', 'before sleep');
     await asleep(place);
     assert.equal((await state(place)).suspended_by, 'idle');
-    assert.equal(reeve.sandboxes().filter((s) => s.startsWith(made.id.replaceAll('_', '-'))).length, 0, 'nothing runs');
+    await until('nothing runs', 5000, () => !reeve.sandboxes().some((s) => s.startsWith(made.id.replaceAll('_', '-'))));
     const read = await reeve.api('GET', `/w/${place}/v1/fs/file?path=kept`);
     assert.deepEqual([read.status, read.text], [200, 'before sleep'], 'it wakes and the request is answered');
     assert.equal((await state(place)).id, made.id);

@@ -31,7 +31,7 @@ const count = { passed: 0, failed: 0, skipped: 0 };
 let stray = []; // rejections that nobody awaited: the library's "connection is broken for good"
 
 process.on('unhandledRejection', (e) => stray.push(e));
-process.on('exit', endEverything);
+process.on('exit', () => endEverything());
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
     process.on(signal, () => {
         console.log(`broken off by ${signal}`);
@@ -87,13 +87,13 @@ for (const file of suites) {
     for (const fn of suite.before) if (made.kind === 'passed') made = await attempt(file, 'before', 180000, fn);
     for (const t of chosen) {
         const got = made.kind === 'passed' ? await attempt(file, t.name, t.timeout, t.fn) : made;
-        report(got.kind, file, t.name, got.ms, got.kind === 'failed' && got !== made ? `${got.detail}\n${suite.context()}` : got.detail);
+        report(got.kind, file, t.name, got.ms, got.kind === 'failed' && got !== made ? `${got.detail}\n${suite.context()}${target.engine?.crash() ?? ''}` : got.detail);
     }
     for (const fn of suite.after) {
         const got = await attempt(file, 'afterwards', 180000, fn);
         if (got.kind === 'failed') report('failed', file, 'afterwards', got.ms, got.detail);
     }
-    endEverything();
+    endEverything(target.engine);
 }
 if (target.engine) {
     const ended = await attempt('docker', 'the engine ends', 180000, () => target.engine.finish());
