@@ -139,15 +139,22 @@ void billing_budget_change(struct billing *b, struct slice tenant, const struct 
                            struct slice audit, billing_done_cb done, void *data);
 
 /* --- queries --- */
-/* JSON into `out` (owned by billing, valid during the callback): {"items":[{<group>, tokens…, "cost":{…}}],
- * "total":{…}}. by: "model", "kind", "day", "namespace", "workspace" or empty (total only). namespace and
- * workspace_id may be empty. [from, to) in whole UTC days. */
+/* {"items":[{<groups>, tokens…, "cost":{…}}], "total":{…}, "next":"…"}: the JSON is billing's, valid during
+ * the callback. `total` is of everything that was asked for, not of the page. */
 typedef void (*billing_json_cb)(int code, struct slice json, const struct err *err, void *data);
+#define BILLING_USAGE_BY  "model, kind, day, namespace, workspace or user, or two of them with a comma between"
+#define BILLING_USAGE_MAX 5000 /* groups of one answer */
 struct billing_usage_query {
-    struct slice tenant, namespace, workspace_id;
-    int64_t from_ms, to_ms;
-    struct slice by;
+    struct slice tenant;
+    struct slice namespace, workspace_id; /* empty: all; workspace_id goes with its namespace */
+    int64_t from_ms, to_ms;               /* [from, to) in whole UTC days */
+    struct slice by;                      /* BILLING_USAGE_BY; empty: the total alone */
+    struct slice workspace, model, kind;  /* names; empty: all */
+    struct slice user;                    /* p NULL: all; empty: workspaces without one */
+    struct slice after;                   /* "next" of the page before */
+    size_t limit;                         /* 0: as many as one answer has */
 };
+bool billing_usage_by_is_valid(struct slice by);
 void billing_usage_query(struct billing *b, const struct billing_usage_query *q, billing_json_cb cb,
                          void *data);
 /* What waits: {"items":[{"suspense_id","key",…}],"next":"…"}. `tenant` empty: the fleet's, of unknown keys.

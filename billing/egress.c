@@ -103,7 +103,7 @@ void billing_egress_post(struct billing *b, const struct billing_egress *e, bill
     struct egress_posting *p = MEM_NEW(struct egress_posting);
     const struct config_tenant *t = tenancy_tenant(b->book->tenancy, e->tenant);
     struct arena a = ARENA_INIT;
-    struct store_op ops[5];
+    struct store_op ops[6];
     size_t n = 0;
     char period[PERIOD_TEXT_MAX];
     *p = (struct egress_posting){.billing = billing_ref(b), .done = done, .data = data};
@@ -119,6 +119,7 @@ void billing_egress_post(struct billing *b, const struct billing_egress *e, bill
     ops[n++].expires_at_ms = billing_now_ms(b) + EGRESS_REPEAT_MS;
     ops[n++] = store_append(slice_str(arena_printf(&a, "ledger/%s", period)),
                             entry_of(&a, e, price_currency(b->book->prices), billing_now_ms(b)));
+    ops[n++] = billed_op(&a, e->namespace, e->workspace, e->workspace_id, e->user);
     if (e->bytes_in > 0)
         ops[n++] = store_add(counter_of(&a, e, egress_kind_names[0]), (i128)e->bytes_in);
     if (e->bytes_out > 0)

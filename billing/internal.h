@@ -36,7 +36,7 @@ struct billing {
     struct override_table overrides;
     struct owner_cache owners;
     struct billing_stats stats;
-    size_t n_batches;
+    size_t n_batches, n_queries;
     struct timer refresh; /* other controllers on the same store spend too */
     bool is_refreshing;
 };

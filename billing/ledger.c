@@ -243,6 +243,18 @@ static void budget_adds(struct posting *p, struct slice namespace, i128 amount, 
         *ret_n = n;
 }
 
+/* Once by each process, while its owner is remembered: neither name nor user ever changes. */
+static void billed_put(struct posting *p, const struct owner *o)
+{
+    if (o->is_billed || o->workspace_id.n == 0)
+        return;
+    struct store_op op = billed_op(&p->scratch, o->namespace, o->workspace, o->workspace_id, o->user);
+    if (seen_find(p, op.key) != NULL)
+        return;
+    op_push(p, op);
+    seen_push(p, op.key, NULL, (struct outcome){OUTCOME_NONE, NULL, NULL});
+}
+
 /* The entry, and every counter that it moves: those of its own time. */
 static void entry_push(struct posting *p, const struct entry *n)
 {
@@ -254,6 +266,7 @@ static void entry_push(struct posting *p, const struct entry *n)
         add_push(p, slice_str(arena_printf(&p->scratch, "period/%s", period)), amount, 0);
     if (n->event->status == EVENT_SUCCESS)
         usage_adds(p, n);
+    billed_put(p, n->owner);
     budget_adds(p, n->owner->namespace, amount, n->event->time_ms, "spent", NULL, NULL);
 }
 
@@ -485,8 +498,11 @@ static void mirror_take(struct posting *p, const struct store_op_result *results
 
 static void chunk_accept(struct posting *p)
 {
-    for (size_t i = p->next; i < p->end; i++)
+    for (size_t i = p->next; i < p->end; i++) {
         p->items[i]->outcome = p->outcomes[i - p->next];
+        if (p->items[i]->outcome.kind == OUTCOME_POSTED)
+            p->items[i]->owner->is_billed = true;
+    }
     p->next = p->end;
     p->attempts = 0;
     p->known = NULL;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/core/mem.h"
+#include "billing/event.h"
 
 void billing_key_name(const char *hash_hex, char out[128])
 {
@@ -39,6 +40,26 @@ struct store_op billing_key_op(struct arena *a, const char *hash_hex, const stru
     jsonw_object_end(&w);
     must(!text.is_full); /* names are bounded far below a record's size */
     struct store_op op = store_put(slice_str(arena_strdup(a, name)), arena_slice(a, buf_view(&text)));
+    buf_fini(&text);
+    return op;
+}
+
+struct store_op billed_op(struct arena *a, struct slice namespace, struct slice workspace,
+                          struct slice workspace_id, struct slice user)
+{
+    struct buf key = BUF_INIT(STORE_KEY_MAX), text = BUF_INIT(STORE_VALUE_MAX);
+    struct jsonw w;
+    (void)buf_str(&key, BILLED_PREFIX);
+    (void)key_escape(&key, workspace_id);
+    jsonw_init(&w, &text);
+    jsonw_object(&w);
+    jsonw_kslice(&w, "namespace", namespace);
+    jsonw_kslice(&w, "workspace", workspace);
+    jsonw_kslice(&w, "user", user.p != NULL ? user : SLICE_EMPTY);
+    jsonw_object_end(&w);
+    must(!key.is_full && !text.is_full); /* names are bounded */
+    struct store_op op = store_put(arena_slice(a, buf_view(&key)), arena_slice(a, buf_view(&text)));
+    buf_fini(&key);
     buf_fini(&text);
     return op;
 }

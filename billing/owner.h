@@ -17,6 +17,7 @@ struct owner {
     struct slice tenant, namespace, workspace, workspace_id, user, gateway; /* in `texts` */
     char *texts;       /* owned: one block for all of them */
     bool had_suspense; /* events of this key may sit in the fleet's suspense */
+    bool is_billed;    /* its tenant's partition has the record of its workspace's name */
     UT_hash_handle hh;
 };
 
@@ -36,5 +37,11 @@ void owner_cache_fini(struct owner_cache *c);
 /* A mark in `fleet` that events of this key went to suspense there, so that nobody has to look when none did.
  */
 void owner_mark_name(const char *key_hash, char out[128]); /* "suspended-key/<hex>" */
+
+/* billed/<workspace id> in the tenant's partition: what a workspace is called and whose it is, once something
+ * of it is counted, for questions about usage. It outlives the workspace. */
+#define BILLED_PREFIX "billed/"
+struct store_op billed_op(struct arena *a, struct slice namespace, struct slice workspace,
+                          struct slice workspace_id, struct slice user);
 
 #endif

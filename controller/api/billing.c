@@ -21,33 +21,35 @@ static void on_json(int code, struct slice json, const struct err *err, void *da
 
 static void query_usage(struct request *rq, struct billing_usage_query *q, const char *by)
 {
-    static const char *const kinds[] = {"", "model", "kind", "day", "namespace", "workspace"};
+    const struct {
+        const char *name;
+        struct slice *to;
+    } filters[] = {{by, &q->by}, {"model", &q->model}, {"kind", &q->kind}};
     int year, month, day;
     int64_t now = clock_wall_ms(rq->c->loop.clock);
     time_civil(now, &year, &month, &day);
     q->tenant = rq->who.tenant->name;
     if (!request_day(rq, "from", time_from_civil(year, month, 1), false, &q->from_ms) ||
         !request_day(rq, "to", now - now % 86400000 + 86400000, true, &q->to_ms) ||
-        !request_query(rq, by, &q->by))
+        !request_paging(rq, BILLING_USAGE_MAX, &q->limit, &q->after))
         return;
-    if (q->by.p == NULL)
-        q->by = SLICE_EMPTY;
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-        if (slice_eq_str(q->by, kinds[i])) {
-            billing_usage_query(rq->c->billing, q, on_json, request_hold(rq, NULL));
+    for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
+        if (!request_query(rq, filters[i].name, filters[i].to))
             return;
-        }
     }
-    request_problem(rq, E_INVALID,
-                    "query parameter `%s`: expected model, kind, day, namespace or workspace, found `%.*s`",
-                    by, SL_ARG(q->by));
+    if (!billing_usage_by_is_valid(q->by))
+        request_problem(rq, E_INVALID, "query parameter `%s`: expected " BILLING_USAGE_BY ", found `%.*s`",
+                        by, (int)(q->by.n < 200 ? q->by.n : 200), q->by.p);
+    else
+        billing_usage_query(rq->c->billing, q, on_json, request_hold(rq, NULL));
 }
 
 static void get_usage(struct request *rq)
 {
     struct billing_usage_query q = {.namespace = SLICE_EMPTY, .workspace_id = SLICE_EMPTY};
     struct slice ns;
-    if (!request_query(rq, "namespace", &ns))
+    if (!request_query(rq, "namespace", &ns) || !request_query(rq, "workspace", &q.workspace) ||
+        !request_query(rq, "user", &q.user))
         return;
     if (ns.p != NULL)
         q.namespace = ns;
@@ -191,9 +193,9 @@ static void get_export(struct request *rq)
 
 static const struct route rows[] = {
     {"GET", "/v1/usage", ROUTE_TENANT, ROLE_VIEWER, 0, 0, get_usage, "Query the ledger",
-     "from to group_by namespace", 200},
+     "from to group_by namespace workspace model kind user limit after", 200},
     {"GET", "/v1/workspaces/{namespace}/{name}/usage", ROUTE_TENANT, ROLE_VIEWER, ROUTE_NAMESPACE_FIRST, 0,
-     workspace_usage, "What a workspace cost", "from to by", 200},
+     workspace_usage, "What a workspace cost", "from to by model kind limit after", 200},
     {"GET", "/v1/periods/{period}/export", ROUTE_TENANT, ROLE_OWNER, 0, 0, get_export,
      "The ledger of a UTC month", "format", 200},
 };

@@ -126,7 +126,7 @@ int api_call(const char *method, const char *path, struct slice body, struct api
     return code;
 }
 
-int api_pages(const char *path, unsigned limit, void (*on_items)(const struct json *items, void *data),
+int api_pages(const char *path, unsigned limit, void (*on_page)(const struct json *page, void *data),
               void *data)
 {
     struct buf after = BUF_INIT(8192), whole = BUF_INIT(16384);
@@ -149,7 +149,7 @@ int api_pages(const char *path, unsigned limit, void (*on_items)(const struct js
         if (command_wants_json())
             api_print_json(&a);
         else
-            on_items(json_get(a.json, "items"), data);
+            on_page(a.json, data);
         api_answer_fini(&a);
     } while (after.n > 0);
     buf_fini(&after);

@@ -24,12 +24,12 @@ static void row_of(struct table *t, const struct json *it)
     table_cell(t, 7, json_string(json_get(it, "set_by")));
 }
 
-static void on_instances(const struct json *items, void *data)
+static void on_instances(const struct json *page, void *data)
 {
     static const char *const sums[] = {"limit", "spent", "unsettled", "remaining"};
     struct table *t = data;
     char text[MONEY_TEXT_MAX];
-    JSON_FOREACH (it, items) {
+    JSON_FOREACH (it, json_get(page, "items")) {
         table_row(t);
         table_cell(t, 0, json_string(json_get(it, "namespace")));
         for (size_t i = 0; i < ARRAY_LEN(sums); i++)

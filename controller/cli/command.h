@@ -52,9 +52,9 @@ struct api_answer {
 /* Calls REEVE_URL (default http://127.0.0.1:8700) with REEVE_KEY. Returns EXIT_DONE for a 2xx answer; else
  * the problem was printed and the exit code is returned. */
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret);
-/* Every page of a list; `path` may have a query of its own. on_items gets each page's items; with --json the
- * answers are printed as they are instead, a line each. */
-int api_pages(const char *path, unsigned limit, void (*on_items)(const struct json *items, void *data),
+/* Every page of a list; `path` may have a query of its own. on_page gets each answer; with --json the answers
+ * are printed as they are instead, a line each. */
+int api_pages(const char *path, unsigned limit, void (*on_page)(const struct json *page, void *data),
               void *data);
 /* The same, the body streamed to stdout. */
 int api_download(const char *path);
@@ -69,7 +69,7 @@ void api_print_json(const struct api_answer *a);
 struct slice money_text(const struct json *amount, char out[MONEY_TEXT_MAX]);
 
 /* --- tables --- */
-#define TABLE_COLUMNS_MAX 8
+#define TABLE_COLUMNS_MAX 10
 struct table {
     size_t columns, rows;
     const char *heads[TABLE_COLUMNS_MAX];

@@ -8,12 +8,12 @@
 
 static const char *const heads[] = {"REASON", "TIME", "GATEWAY", "NAMESPACE", "MODEL", "COST", "SUSPENSE ID"};
 
-static void on_items(const struct json *items, void *data)
+static void on_items(const struct json *page, void *data)
 {
     static const char *const fields[] = {"reason", "time", "gateway", "namespace", "model"};
     struct table *t = data;
     char text[MONEY_TEXT_MAX];
-    JSON_FOREACH (it, items) {
+    JSON_FOREACH (it, json_get(page, "items")) {
         table_row(t);
         for (size_t i = 0; i < ARRAY_LEN(fields); i++)
             table_cell(t, i, json_string(json_get(it, fields[i])));

@@ -50,9 +50,9 @@ static int show_one(const char *method, const char *path, struct slice body)
     return is_failed ? EXIT_REFUSED : EXIT_DONE;
 }
 
-static void on_workspaces(const struct json *items, void *data)
+static void on_workspaces(const struct json *page, void *data)
 {
-    JSON_FOREACH (ws, items)
+    JSON_FOREACH (ws, json_get(page, "items"))
         row_of(data, ws);
 }
 

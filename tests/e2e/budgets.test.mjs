@@ -22,7 +22,7 @@ before(async () => {
             fs.writeFileSync(path.join(folder, 'test-prices.yaml'), JSON.stringify({ currency: 'USD', version: '1', models: { m: { input: '1', output: '1' } } }));
         },
     });
-    await reeve.workspace('alice/dev');
+    await reeve.workspace('alice/dev', { body: { user: 'alice@example.org' } });
     const text = (await reeve.inside('alice/dev', '/bin/sh', ['-c', 'printf %s "$ANTHROPIC_API_KEY"'])).stdout;
     keyHash = sha256(text);
 });
@@ -148,6 +148,25 @@ test('instances, one for each namespace', async () => {
     const own = (await reeve.api('GET', '/v1/budgets/each/instances', { key: 'acme bobs' })).body;
     assert.deepEqual(own.items.map((b) => [b.namespace, units(b.spent.amount)]), [['bob', 0n]]);
     assert.equal((await reeve.api('GET', '/v1/budgets/none/instances')).status, 404);
+});
+
+test('what was used, by whom and in what, also of a workspace that is gone', async () => {
+    await reeve.remove('alice/dev');
+    const today = new Date().toISOString().slice(0, 10);
+    const used = async (query) => {
+        const got = await reeve.api('GET', `/v1/usage?from=${today}&${query}`);
+        assert.equal(got.status, 200, got.text);
+        return got.body;
+    };
+    const of = await used('group_by=workspace,day');
+    assert.deepEqual(of.items.map((i) => [i.namespace, i.workspace, i.day, i.tokens, i.cost.amount]), [['alice', 'dev', today, 14000000, '14']]);
+    assert.match(of.items[0].workspace_id, /^ws_/);
+    assert.deepEqual((await used('group_by=user')).items.map((i) => [i.user, i.input]), [['alice@example.org', 14000000]]);
+    assert.equal((await used('user=alice@example.org&workspace=dev')).total.cost.amount, '14');
+    assert.equal((await used('workspace=other')).total.cost.amount, '0');
+    assert.equal((await used('kind=output')).total.tokens, 0);
+    const own = await reeve.api('GET', '/v1/usage?namespace=alice', { key: 'acme bobs' });
+    assert.equal(own.status, 404, own.text);
 });
 
 test('who set what stands in the audit log', async () => {

@@ -53,6 +53,10 @@ test('money: usage, budgets, export', async () => {
     const usage = await run(['usage', '--json']);
     assert.equal(usage.code, 0, usage.err);
     assert.equal(JSON.parse(usage.out).total.cost.amount, '0');
+    const grouped = await run(['usage', '--by', 'workspace,kind', '--model', 'none']);
+    assert.match(grouped.out, /^NAMESPACE\s+WORKSPACE\s+KIND\s+QUANTITY\s+COST\ntotal\s+0\s+0 USD\n$/, grouped.err);
+    assert.match((await run(['usage'])).out, /^\s*INPUT\s+OUTPUT\s+CACHE READ\s+CACHE WRITE\s+COST\ntotal\s/);
+    assert.equal((await run(['usage', '--by', 'mood'])).code, 1);
     const budget = await run(['budget', 'ls']);
     assert.equal(budget.code, 0, budget.err);
     assert.match(budget.out, /month\s.*50/);

@@ -359,7 +359,7 @@ test('a workspace that is deleted takes its connections with it, and its bytes a
     await until('nothing is open', 20000, async () => /reeve_egress_open 0\n/.test((await reeve.api('GET', '/metrics', { key: 'fleet owner' })).text));
     const mine = await until('usage has its bytes', 20000, async () => {
         const usage = await reeve.api('GET', '/v1/usage?group_by=workspace');
-        return usage.body.items.find((it) => it.workspace === id);
+        return usage.body.items.find((it) => it.workspace_id === id);
     });
     assert.equal(mine.egress_in_bytes, came);
     assert.equal(mine.egress_out_bytes, went);

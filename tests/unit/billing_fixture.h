@@ -495,8 +495,10 @@ static inline void on_json(int code, struct slice json, const struct err *err, v
 static inline const char *usage(struct fixture *f, const char *tenant, const char *namespace,
                                 const char *workspace, const char *from, const char *to, const char *by)
 {
-    struct billing_usage_query q = {slice_str(tenant), slice_str(namespace), slice_str(workspace), 0, 0,
-                                    slice_str(by)};
+    struct billing_usage_query q = {.tenant = slice_str(tenant),
+                                    .namespace = slice_str(namespace),
+                                    .workspace_id = slice_str(workspace),
+                                    .by = slice_str(by)};
     assert_int_equal(time_parse(slice_str(from), &q.from_ms), 0);
     assert_int_equal(time_parse(slice_str(to), &q.to_ms), 0);
     f->is_done = false;

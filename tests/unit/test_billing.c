@@ -34,7 +34,7 @@ static void test_one_event(void **state)
         "\"cache_write\":4,"
         "\"tokens\":1114,\"cost\":{\"amount\":\"" PLAIN_COST "\",\"currency\":\"USD\"}}],"
         "\"total\":{\"input\":1000,\"output\":100,\"cache_read\":10,\"cache_write\":4,\"tokens\":1114,"
-        "\"cost\":{\"amount\":\"" PLAIN_COST "\",\"currency\":\"USD\"}}}");
+        "\"cost\":{\"amount\":\"" PLAIN_COST "\",\"currency\":\"USD\"}},\"next\":null}");
     assert_non_null(
         strstr(usage(f, "acme", "alice", "ws_0", "2026-11-05T00:00:00Z", "2026-11-06T00:00:00Z", ""),
                "\"amount\":\"" PLAIN_COST "\""));

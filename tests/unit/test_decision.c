@@ -84,7 +84,8 @@ static void assert_books(struct fixture *f, const char *total, const char *unset
     assert_amount(f->total, total, "ledger");
     assert_amount(csv_sum(buf_cstr(&f->text)), total, "export");
     char expected[128];
-    (void)snprintf(expected, sizeof(expected), "\"cost\":{\"amount\":\"%s\",\"currency\":\"USD\"}}}", total);
+    (void)snprintf(expected, sizeof(expected),
+                   "\"cost\":{\"amount\":\"%s\",\"currency\":\"USD\"}},\"next\":null}", total);
     const char *text = usage(f, "acme", "", "", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", "");
     if (strstr(text, expected) == NULL)
         fail_msg("usage: %s, expected %s", text, total);
