@@ -1,6 +1,8 @@
 // What a proxied request costs: GET of the health of a server in a sandbox, with a key, over kept connections. The peer is nginx that
 // passes the same request to the same server, without a sandbox around it and without asking who calls. Runs alternate.
 import fs from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
 import os from 'node:os';
 import path from 'node:path';
 import { Reeve, until } from '../e2e/lib.mjs';
@@ -9,7 +11,7 @@ import { end, freePort, load, LOAD_CPU, median, pin, SERVER_CPU, spread, start, 
 const ROUNDS = 3;
 const CONNECTIONS = 64;
 
-function nginxConfig(folder, port, upstream, token) {
+function nginxConfig(folder, port, upstream, token, tls) {
     return `daemon off; master_process off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr crit;
 events { worker_connections 4096; }
 http {
@@ -17,7 +19,8 @@ http {
     uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi; keepalive_requests 1000000000;
     upstream server { server 127.0.0.1:${upstream}; keepalive 256; keepalive_requests 1000000000; }
     server {
-        listen 127.0.0.1:${port};
+        listen 127.0.0.1:${port}${tls ? ' ssl' : ''};${tls ? `
+        ssl_certificate ${tls.cert}; ssl_certificate_key ${tls.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;` : ''}
         location /w/bench/dev/ {
             proxy_pass http://server/; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Authorization "Bearer ${token}";
         }
@@ -26,11 +29,22 @@ http {
 `;
 }
 
-async function peerStart(binary) {
+const status = (url, tls) =>
+    new Promise((resolve) => {
+        const library = tls ? https : http;
+        const rq = library.get(url, { agent: false, ca: tls && fs.readFileSync(tls.ca) }, (answer) => {
+            answer.resume();
+            answer.on('end', () => resolve(answer.statusCode));
+        });
+        rq.on('error', () => resolve(undefined));
+    });
+
+/** nginx before a server of its own; `tls`: paths of a certificate and its key, and of who vouches for it. */
+export async function peerStart(binary, tls) {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'reeve-bench-nginx-'));
     const [port, upstream] = [await freePort(), await freePort()];
     const token = 'a-token-of-the-usual-length-0123456789abcdefghijklmn';
-    fs.writeFileSync(path.join(folder, 'nginx.conf'), nginxConfig(folder, port, upstream, token));
+    fs.writeFileSync(path.join(folder, 'nginx.conf'), nginxConfig(folder, port, upstream, token, tls));
     const server = start('taskset', ['-c', String(LOAD_CPU), binary, '--token', token, 'server', '--host', '127.0.0.1', '--port', String(upstream), '--no-telemetry'], {
         env: { HOME: folder, PATH: '/usr/bin:/bin', SANDBOX_AGENT_LOG_HTTP: '0', SANDBOX_AGENT_LOG_STDOUT: '1' },
         stdio: 'ignore',
@@ -38,10 +52,11 @@ async function peerStart(binary) {
     const nginx = start('taskset', ['-c', String(SERVER_CPU), 'nginx', '-p', folder, '-c', path.join(folder, 'nginx.conf'), '-e', 'stderr'], {
         env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
     });
-    const url = `http://127.0.0.1:${port}/w/bench/dev/v1/health`;
-    await until(`nginx passes on: ${nginx.said}`, 15000, async () => (await fetch(url).catch(() => undefined))?.status === 200);
+    const url = `${tls ? 'https' : 'http'}://127.0.0.1:${port}/w/bench/dev/v1/health`;
+    await until(`nginx passes on: ${nginx.said}`, 15000, async () => (await status(url, tls)) === 200);
     return {
         pid: nginx.pid,
+        port,
         url,
         stop: async () => {
             await end(nginx);
