@@ -229,6 +229,7 @@ static void watches_open(struct entry *e, const struct config_listen *l)
         watch_open(e, f->cert_file);
         watch_open(e, f->key_file);
     }
+    timer_start(e->settle, LOOK_MS); /* what changed between reading them and the first look is seen now */
 }
 
 /* --- all of them --- */

@@ -533,7 +533,8 @@ static void tls_close(struct stream *base)
         return;
     if (!s->is_shut && s->write_code == 0 && s->end_code != E_IO) {
         ERR_clear_error();
-        (void)SSL_shutdown(s->ssl); /* as in shutdown_send */
+        (void)SSL_shutdown(
+            s->ssl); /* as in shutdown_send; what waits for the library is lost, and seen to be */
         (void)tls_stream_send(s);
     }
     inner_close(s, false);

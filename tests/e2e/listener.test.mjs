@@ -293,10 +293,35 @@ test('a reload puts other files in force at once', () =>
         agent.destroy();
     }));
 
+test('certificates behind symbolic links that are turned around, as certbot and Kubernetes do it', () =>
+    withListener(
+        first,
+        async (reeve, port) => {
+            const shown = async () => (await ask(port, new https.Agent({ maxCachedSessions: 0 }))).name;
+            const turn = (name, pair) => {
+                const at = path.join(reeve.folder, name);
+                fs.mkdirSync(at);
+                fs.copyFileSync(pair.cert, path.join(at, 'tls.crt'));
+                fs.copyFileSync(pair.key, path.join(at, 'tls.key'));
+                fs.symlinkSync(name, path.join(reeve.folder, '..data_new'));
+                fs.renameSync(path.join(reeve.folder, '..data_new'), path.join(reeve.folder, '..data'));
+            };
+            turn('one', first);
+            reeve.config.listen[1].tls = { cert: '..data/tls.crt', key: '..data/tls.key' };
+            reeve.writeConfig();
+            assert.equal((await reeve.api('POST', '/v1/reload', { key: 'fleet owner' })).status, 200);
+            assert.equal(await shown(), 'first');
+            turn('two', second);
+            await until('the second is shown', 20000, async () => (await shown()) === 'second');
+            assert.equal(reeve.log.filter((l) => l.event === 'listener.certificates_refused').length, 0);
+        },
+    ));
+
 test('clients that stall in the handshake stop nobody, and are dropped', { timeout: 120000 }, () =>
     withListener(first, async (reeve, port) => {
         const stalled = [];
         let closed = 0;
+        let drip;
         for (let i = 0; i < 540; i++) {
             const s = net.connect(port, '127.0.0.1');
             s.on('error', () => {});
@@ -307,13 +332,13 @@ test('clients that stall in the handshake stop nobody, and are dropped', { timeo
         try {
             // 512 at a time: the oldest gave way
             await until('the oldest are gone', 30000, () => closed >= 28);
-            const drip = setInterval(() => stalled.forEach((s) => s.writable && s.write(Buffer.from([1]))), 1000); // slow is no better than silent
+            drip = setInterval(() => stalled.forEach((s) => s.writable && s.write(Buffer.from([1]))), 1000); // slow is no better than silent
             for (let i = 0; i < 20; i++) assert.equal((await ask(port, new https.Agent({ maxCachedSessions: 0 }))).status, 200);
             await until('all of them are gone', 40000, () => closed === 540);
-            clearInterval(drip);
             const { text } = await reeve.api('GET', '/metrics', { key: 'fleet owner' });
             assert.match(text, /^reeve_tls_handshakes_failed_total 540$/m);
         } finally {
+            clearInterval(drip);
             for (const s of stalled) s.destroy();
         }
     }));
@@ -330,7 +355,7 @@ test('plain HTTP on the TLS port is told so', () =>
         assert.deepEqual(got, { status: 400, text: 'This port speaks HTTPS: use https://.\n' });
     }));
 
-test('the client library, event streams, large files and the command line over TLS', { timeout: 120000 }, async () => {
+test('the client library, terminals, event streams, large files and the command line over TLS', { timeout: 120000 }, async () => {
     await clientLibrary();
     await withListener(first, async (reeve, port) => {
         await reeve.workspace('alice/dev');
@@ -343,6 +368,18 @@ test('the client library, event streams, large files and the command line over T
             const put = await fetch('${base}/w/alice/dev/v1/fs/file?path=big', { method: 'PUT', headers: h, body: big });
             const got = new Uint8Array(await (await fetch('${base}/w/alice/dev/v1/fs/file?path=big', { headers: h })).arrayBuffer());
             console.log(put.status, Buffer.compare(got, big));
+            const { WebSocket } = await import(${JSON.stringify(path.join(root, 'build/e2e/node_modules/ws/wrapper.mjs'))});
+            const shell = await agent.createProcess({ command: '/bin/sh', tty: true, interactive: true });
+            const terminal = agent.connectProcessTerminal(shell.id, { WebSocket });
+            let out = '';
+            terminal.onData((data) => {
+                out += Buffer.from(data).toString();
+                if (out.includes('do' + 'ne\\r\\n')) terminal.sendInput('exit\\n');
+            });
+            await new Promise((resolve) => terminal.onReady(resolve));
+            terminal.sendInput('i=0; while [ $i -lt 5000 ]; do echo row $i; i=$((i+1)); done; echo do""ne\\n');
+            await terminal.closed;
+            console.log(['row 0', 'row 2500', 'row 4999'].every((row) => out.includes(row)));
             const stream = await fetch('${base}/v1/workspaces/alice/dev/events', { headers: h });
             const told = (async () => {
                 let text = '';
@@ -364,7 +401,7 @@ test('the client library, event streams, large files and the command line over T
                 child.stderr.on('data', (part) => (text += part));
                 child.on('close', (code) => resolve({ code, text }));
             }));
-        assert.deepEqual(await run(process.execPath, ['--input-type=module', '-e', script]), { code: 0, text: '200 0\n200 202 true\n' });
+        assert.deepEqual(await run(process.execPath, ['--input-type=module', '-e', script]), { code: 0, text: '200 0\ntrue\n200 202 true\n' });
         const listed = await run(reeveBinary, ['workspace', 'ls']);
         assert.equal(listed.code, 0, listed.text);
         assert.match(listed.text, /alice +dev|alice\/dev/);

@@ -877,6 +877,25 @@ static void test_write_within_a_ticket(void **state)
     assert_true(was_stopped); /* else the cuts miss the case */
 }
 
+/* The connector stays, its peer is a new one. True when the session was resumed. */
+static bool meet_again(struct meeting *m, SSL_CTX *ctx)
+{
+    struct connector_tls tls = m->tls;
+
+    peer_fini(&m->near);
+    link_fini(&m->link);
+    *m = (struct meeting){.below = {below_open, below_cancel, m}};
+    link_init(&m->link, SSL_new(ctx));
+    SSL_set_accept_state(m->link.ssl);
+    m->tls = tls;
+    m->tls.connector.data = &m->tls;
+    meeting_open(m, 20000);
+    WAIT_FOR(m->is_open_done);
+    assert_int_equal(m->code, 0);
+    exchange_words(m);
+    return SSL_session_reused(m->link.ssl) != 0;
+}
+
 static void test_sessions_are_resumed(void **state)
 {
     static const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
@@ -885,32 +904,27 @@ static void test_sessions_are_resumed(void **state)
     (void)state;
     for (i = 0; i < ARRAY_LEN(versions); i++) {
         struct far_wish w = {.version_max = versions[i]};
+        struct clock_manual clock;
         struct meeting m;
-        unsigned round;
 
+        clock_manual_init(&clock, 0);
+        loop.clock = &clock.clock;
         w.ctx = far_ctx(&w);
         SSL_CTX_set_session_id_context(w.ctx, (const unsigned char *)"t", 1);
         meet_well(&m, &w);
         exchange_words(&m);
         assert_false(SSL_session_reused(m.link.ssl));
-        for (round = 0; round < 4; round++) {
-            struct connector_tls tls = m.tls; /* the connector stays, its peer is a new one */
-
-            peer_fini(&m.near);
-            link_fini(&m.link);
-            m = (struct meeting){.below = {below_open, below_cancel, &m}};
-            link_init(&m.link, SSL_new(w.ctx));
-            SSL_set_accept_state(m.link.ssl);
-            m.tls = tls;
-            m.tls.connector.data = &m.tls;
-            if (round == 2)
-                connector_tls_trust(&m.tls, trust); /* who vouched may not count any more */
-            meeting_open(&m, 20000);
-            WAIT_FOR(m.is_open_done);
-            assert_int_equal(m.code, 0);
-            exchange_words(&m);
-            assert_int_equal(SSL_session_reused(m.link.ssl) != 0, round != 2);
-        }
+        assert_true(meet_again(&m, w.ctx));
+        assert_true(meet_again(&m, w.ctx));
+        connector_tls_trust(&m.tls, trust); /* who vouched may not count any more */
+        assert_false(meet_again(&m, w.ctx));
+        clock_manual_advance(&clock, 59 * 60 * 1000);
+        assert_true(meet_again(&m, w.ctx));
+        clock_manual_advance(&clock,
+                             2 * 60 * 1000); /* an hour after the certificate was seen, not the ticket */
+        assert_false(meet_again(&m, w.ctx));
+        assert_true(meet_again(&m, w.ctx));
+        loop.clock = &clock_system;
         part(&m);
         SSL_CTX_free(w.ctx);
     }
