@@ -81,6 +81,19 @@ static enum sandbox_state state_of(const struct docker_container *c, bool is_mar
     return SANDBOX_EXITED;
 }
 
+/* Was it made by a controller with other folders, or other programs that are needed again? It cannot be
+ * reached, or not be started: it is over, and is made anew with its home. */
+static bool is_outdated(struct docker_job *j)
+{
+    const struct docker *d = j->d;
+    const struct docker_container *c = &j->container;
+    const char *control = arena_printf(&j->arena, "%s/sandboxes/%.*s/control", d->root, SL_ARG(j->id));
+    bool is_alive = c->status == DOCKER_RUNNING || c->status == DOCKER_PAUSED;
+    return !slice_eq_str(c->control_source, control) ||
+           (!is_alive &&
+            (!slice_eq_str(c->init_source, d->init_path) || !slice_eq_str(c->agent_source, d->agent_binary)));
+}
+
 static struct slice memory_text(const struct docker_container *c, struct arena *a)
 {
     if (c->memory_bytes == 0)
@@ -148,6 +161,11 @@ static void mark_look(struct docker_job *j)
 static void describe_marked(struct docker_job *j)
 {
     info_fill(j, &j->container, j->is_marked, &j->info);
+    bool is_ours = j->container.labels.controller.n > 0; /* else it is not looked into */
+    if (is_ours && j->info.state != SANDBOX_EXITED && is_outdated(j)) {
+        j->info.state = SANDBOX_EXITED;
+        j->info.reason = SL("it was made with other folders or programs of Reeve");
+    }
     docker_job_end(j, 0, NULL);
 }
 

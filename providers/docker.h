@@ -24,6 +24,7 @@
 #define DOCKER_JOBS_MAX 10000 /* calls waiting and under way */
 #define DOCKER_UID      1000  /* of everything inside */
 #define DOCKER_NOTE_MAX 256
+#define DOCKER_SWEEP_MS 60000
 
 struct docker_entry;
 struct docker_job;
@@ -56,7 +57,8 @@ enum docker_job_kind {
     DOCKER_JOB_START,
     DOCKER_JOB_SUSPEND,
     DOCKER_JOB_DESTROY,
-    DOCKER_JOB_DESTROY_HOME
+    DOCKER_JOB_DESTROY_HOME,
+    DOCKER_JOB_SWEEP
 };
 
 typedef void (*docker_step)(struct docker_job *j);
@@ -95,6 +97,8 @@ struct docker_job {
     bool is_marked;                    /* the file `suspended` is there */
     struct sandbox_info info, *items;
     size_t n_items;
+    struct slice *ids; /* sweep: of the containers; then of the folders that go */
+    size_t n_ids;
     struct host_server server;
 };
 
@@ -151,8 +155,10 @@ int docker_place_prepare(const char *root, struct slice id, struct err *err); /*
 int docker_place_mark_suspended(const char *root, struct slice id, struct err *err);
 bool docker_place_is_suspended(const char *root, struct slice id);
 int docker_place_remove(const char *root, struct slice id, struct err *err); /* absent is success */
-/* Gives a home that belongs to root to our uid, where we may; else leaves it. */
+/* Gives a home that belongs to another to our uid, where we may; else leaves it. */
 void docker_place_own(const char *folder);
+/* Ids of the folders that are there, in the arena. */
+int docker_place_list(const char *root, struct arena *a, struct slice **ret, size_t *ret_n, struct err *err);
 
 /* --- docker_create.c, docker_start.c, docker_stop.c --- */
 void docker_create_begin(struct docker_job *j);
@@ -173,6 +179,10 @@ void docker_images_close(struct docker *d);
 /* --- docker_watch.c --- */
 void docker_watch_start(struct docker *d);
 void docker_watch_close(struct docker *d);
+
+/* --- docker_sweep.c --- */
+/* Removes the folders of sandboxes that are not among these and that nobody works on. */
+void docker_sweep_start(struct docker *d, const struct docker_container *items, size_t n);
 
 void docker_maybe_closed(struct docker *d);
 

@@ -138,7 +138,7 @@ struct docker_job *docker_job_new(struct docker *d, enum docker_job_kind kind, b
     j->n_handles = 2;
     j->work.data = j;
     timer_start(&j->deadline, timeout_ms);
-    if (kind != DOCKER_JOB_LIST && !host_id_is_valid(id))
+    if ((is_keyed || kind == DOCKER_JOB_DESTROY_HOME) && !host_id_is_valid(id))
         j->code = err_set(&j->err, E_INVALID, "'%.*s' is not an id", (int)(id.n < 200 ? id.n : 200), id.p);
     else if (d->n_jobs >= DOCKER_JOBS_MAX)
         j->code = err_set(&j->err, E_BUSY, "too many calls are waiting for the provider");

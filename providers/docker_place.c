@@ -1,6 +1,7 @@
 /* docker_place: what the Docker provider keeps on this host: for each sandbox the folder with Reeve's socket,
  * and a mark that we ended it. All of it can be made again, but for the mark: without it a sandbox that
  * sleeps looks as if it had ended by itself, and is made anew with its home. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 
 #include "base/core/mem.h"
 #include "providers/docker.h"
+
+#define FOREIGN_UIDS 65536
 
 static int fail(struct err *err, const char *what, const char *path)
 {
@@ -90,7 +93,35 @@ void docker_place_own(const char *folder)
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return; /* not ours to enter: the image must have made it right */
-    if (fstat(fd, &st) == 0 && st.st_uid == 0 && fchown(fd, DOCKER_UID, DOCKER_UID) == 0)
+    /* An owner far up is one of a user namespace that the engine uses: then 1000 is somebody else. */
+    if (fstat(fd, &st) == 0 && st.st_uid != DOCKER_UID && st.st_uid < FOREIGN_UIDS &&
+        fchown(fd, DOCKER_UID, DOCKER_UID) == 0)
         (void)fchmod(fd, 0700); /* where the change of owner went through, so does this */
     close(fd);
+}
+
+int docker_place_list(const char *root, struct arena *a, struct slice **ret, size_t *ret_n, struct err *err)
+{
+    char *path = arena_printf(a, "%s/sandboxes", root);
+    size_t n = 0, room = 64;
+    struct slice *ids = arena_alloc(a, room * sizeof(*ids));
+    DIR *d = opendir(path);
+    struct dirent *it;
+    if (d == NULL)
+        return fail(err, "cannot list", path);
+    while ((it = readdir(d)) != NULL) {
+        if (!host_id_is_valid(slice_str(it->d_name)))
+            continue;
+        if (n == room) {
+            struct slice *more = arena_alloc(a, 2 * room * sizeof(*more));
+            memcpy(more, ids, n * sizeof(*ids));
+            ids = more;
+            room *= 2;
+        }
+        ids[n++] = slice_str(arena_strdup(a, it->d_name));
+    }
+    closedir(d);
+    *ret = ids;
+    *ret_n = n;
+    return 0;
 }

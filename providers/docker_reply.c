@@ -110,11 +110,20 @@ static int status_take(struct slice s, enum docker_status *ret)
 
 static void mounts_take(const struct json *mounts, struct arena *a, struct docker_container *c)
 {
+    const struct {
+        struct slice target, *source;
+    } all[] = {{SL(SANDBOX_HOME), &c->home_source},
+               {SL(HOST_INSIDE_INIT), &c->init_source},
+               {SL(HOST_INSIDE_AGENT), &c->agent_source},
+               {SL(INIT_SOCKET_FOLDER), &c->control_source}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        *all[i].source = SLICE_EMPTY;
     JSON_FOREACH (m, mounts) {
-        struct slice source = json_string(json_get(m, "Source"));
-        if (slice_eq(json_string(json_get(m, "Destination")), SL(SANDBOX_HOME)) && source.n > 0 &&
-            source.p[0] == '/')
-            c->home_source = arena_slice(a, source);
+        struct slice source = json_string(json_get(m, "Source")),
+                     target = json_string(json_get(m, "Destination"));
+        for (size_t i = 0; i < ARRAY_LEN(all); i++)
+            if (slice_eq(target, all[i].target) && source.n > 0 && source.p[0] == '/')
+                *all[i].source = arena_slice(a, source);
     }
 }
 
@@ -155,7 +164,7 @@ static int inspect_take(const struct json *root, struct arena *a, struct docker_
 int docker_inspect_parse(struct slice body, struct arena *a, struct docker_container *ret, struct err *err)
 {
     struct json *root = NULL;
-    struct docker_container c = {.home_source = SLICE_EMPTY, .error = SLICE_EMPTY, .name = SLICE_EMPTY};
+    struct docker_container c = {.error = SLICE_EMPTY, .name = SLICE_EMPTY};
     int rc = parse(body, "inspect", &root, err);
     if (rc == 0)
         rc = inspect_take(root, a, &c, err);
@@ -174,7 +183,8 @@ static int item_take(const struct json *item, struct arena *a, struct docker_con
     if (status_take(json_string(json_get(item, "State")), &c->status) != 0)
         return incomplete(err, "list", "State");
     c->id = arena_slice(a, id);
-    c->name = c->error = c->home_source = SLICE_EMPTY;
+    c->name = c->error = SLICE_EMPTY;
+    mounts_take(NULL, a, c);
     JSON_FOREACH (n, json_get(item, "Names"))
         if (c->name.n == 0)
             c->name = name_take(json_string(n), a);

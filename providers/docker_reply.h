@@ -31,7 +31,8 @@ struct docker_container { /* texts live in the arena */
     pid_t pid; /* of its first process; 0: does not run */
     uint64_t memory_bytes;
     struct slice home_source; /* folder of the home volume on the engine's host; empty: unknown */
-    struct slice *env;        /* the image's "NAME=value" */
+    struct slice init_source, agent_source, control_source; /* what is bound from the host; empty: nothing */
+    struct slice *env;                                      /* the image's "NAME=value" */
     size_t n_env;
 };
 

@@ -75,10 +75,14 @@ static void on_started_look(struct docker_job *j)
         docker_job_end(j, j->code, &j->err);
         return;
     }
-    if (j->container.status == DOCKER_RUNNING && j->container.pid != 0)
+    if (j->container.status == DOCKER_RUNNING && j->container.pid != 0) {
         reach(j);
-    else
+    } else if (j->container.status == DOCKER_PAUSED) {
+        (void)err_set(&j->err, E_BUSY, "somebody has paused sandbox %.*s", SL_ARG(j->id));
+        docker_job_end(j, E_BUSY, &j->err);
+    } else {
         docker_job_call(j, "GET", docker_target(j, "/logs?stdout=1&stderr=1&tail=5"), SLICE_EMPTY, on_logs);
+    }
 }
 
 /* --- the container --- */

@@ -87,6 +87,12 @@ static void list_compare(struct docker *d, const struct docker_container *items,
     }
 }
 
+static void watch_listed(struct docker *d, const struct docker_container *items, size_t n)
+{
+    docker_sweep_start(d, items, n);
+    list_compare(d, items, n);
+}
+
 static void on_list(int code, const struct docker_answer *a, const struct err *err, void *data)
 {
     struct docker_watch *w = data;
@@ -96,7 +102,7 @@ static void on_list(int code, const struct docker_answer *a, const struct err *e
     (void)err; /* the stream's end says so too, and opens anew */
     w->look = NULL;
     if (code == 0 && a->status == 200 && docker_list_parse(a->body, &scratch, &items, &n, NULL) == 0)
-        list_compare(w->d, items, n);
+        watch_listed(w->d, items, n);
     arena_fini(&scratch);
 }
 

@@ -35,14 +35,25 @@ static void provider_open(struct world *w)
 }
 
 /* Containers, volumes and folders that are left. */
+static int folders_of(const struct world *w)
+{
+    char path[96];
+    int n = 0;
+    (void)snprintf(path, sizeof(path), "%s/sandboxes", w->root);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *it = readdir(d); it != NULL; it = readdir(d))
+        n += it->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
 static void assert_nothing_left(struct world *w)
 {
-    struct arena a = ARENA_INIT;
     assert_int_equal(engine_shell(&engine, "n=$(curl -sS --unix-socket $ENGINE "
                                            "'http://engine/containers/json?all=1'); [ \"$n\" = '[]' ]"),
                      0);
-    assert_int_equal(engine_shell(&engine, arena_printf(&a, "[ -z \"$(ls %s/sandboxes)\" ]", w->root)), 0);
-    arena_fini(&a);
+    assert_int_equal(folders_of(w), 0);
 }
 
 static int setup(void **state)
@@ -384,6 +395,31 @@ static void test_ends_by_itself(void **state)
 }
 
 /* The name is taken by a container that is not ours. */
+/* Another controller's folders: what was made with them cannot be reached, and is over. */
+static void test_moved(void **state)
+{
+    struct world *w = world_of(state);
+    char root[64];
+    OK(create(w, "sb-moved", "home-moved"));
+    OK(start(w, "sb-moved"));
+    healthy(w, "sb-moved");
+    provider_shut(w);
+    memcpy(root, w->root, sizeof(root));
+    (void)snprintf(w->root + strlen(w->root), 8, "/x");
+    provider_open(w);
+    struct answer a = describe(w, "sb-moved");
+    assert_int_equal(a.state, SANDBOX_EXITED);
+    assert_string_equal(a.reason, "it was made with other folders or programs of Reeve");
+    OK(destroy(w, "sb-moved"));
+    assert_nothing_left(w);
+    provider_shut(w);
+    memcpy(w->root, root, sizeof(root));
+    provider_open(w); /* the former one's folder has no container any more */
+    for (int i = 0; i < 500 && folders_of(w) > 0; i++)
+        pass_ms(w, 10);
+    assert_nothing_left(w);
+}
+
 static void test_foreign_name(void **state)
 {
     struct world *w = world_of(state);
@@ -603,6 +639,7 @@ int main(void)
                                        TEST(test_what_the_engine_shows),
                                        TEST(test_out_of_memory),
                                        TEST(test_ends_by_itself),
+                                       TEST(test_moved),
                                        TEST(test_foreign_name),
                                        TEST(test_entry_point_that_cannot),
                                        TEST(test_image_that_is_missing),

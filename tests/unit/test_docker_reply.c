@@ -48,6 +48,7 @@ static void test_inspect(void **state)
     assert_int_equal(c.created_at_ms % 1000, 123);
     assert_int_equal(c.n_env, 2);
     assert_true(slice_eq_str(c.env[1], "A=b=c") && slice_eq_str(c.home_source, "/v/_data"));
+    assert_true(slice_eq_str(c.control_source, "/a") && c.init_source.n == 0);
 
     /* A number of a process that is gone is none; a foreign name is none of ours. */
     c = inspected(

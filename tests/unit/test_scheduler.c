@@ -459,6 +459,43 @@ static void test_failures(void **state)
     world_free(w);
 }
 
+/* What a create needs is on its way: the workspace waits, says how far it is, and has not failed. */
+static void test_waits_for_an_image(void **state)
+{
+    (void)state;
+    struct world *w = world_new(41);
+    struct workspace_request r = request("acme", "alice", "dev");
+    r.template = SL("single");
+    w->p[0].fail_code[F_CREATE] = E_AGAIN;
+    w->p[0].fail_times[F_CREATE] = -1;
+    r.wait_ms = 150; /* the fallback asks again every 20 ms here */
+    struct answer a = put_request(w, &r);
+    assert_int_equal(a.code, 0);
+    assert_false(a.is_settled);
+    struct workspace *ws = find(w, "alice", "dev");
+    assert_int_equal(ws->state, WS_PROVISIONING);
+    assert_true(w->p[0].calls[F_CREATE] > 5); /* more than make one `failed` */
+    assert_non_null(strstr(ws->reason, "provider one: create: scripted"));
+    char id[80];
+    (void)snprintf(id, sizeof(id), "%s-g1", ws->id);
+    id[2] = '-'; /* as sandboxes are called */
+    scheduler_on_provider_progress(w->s, slice_str(id), slice_str(ws->id), "2 of 3 layers");
+    assert_string_equal(ws->reason, "provider one: create: 2 of 3 layers");
+    scheduler_on_provider_progress(w->s, SL("a-former-one"), slice_str(ws->id), "3 of 3 layers");
+    assert_string_equal(ws->reason, "provider one: create: 2 of 3 layers");
+    w->p[0].fail_times[F_CREATE] = 0;
+    scheduler_on_provider_event(w->s, slice_str(id), slice_str(ws->id), PROVIDER_EVENT_AGAIN);
+    run_while(w, is_ready, "dev");
+    assert_int_equal(ws->generation, 1);
+    assert_string_equal(ws->reason, "");
+    /* Too late: it is about something that is over. */
+    scheduler_on_provider_progress(w->s, slice_str(id), slice_str(ws->id), "4 of 3 layers");
+    scheduler_on_provider_event(w->s, slice_str(id), slice_str(ws->id), PROVIDER_EVENT_AGAIN);
+    assert_string_equal(ws->reason, "");
+    assert_int_equal(ws->state, WS_READY);
+    world_free(w);
+}
+
 static void test_elsewhere(void **state)
 {
     (void)state;
@@ -1210,6 +1247,7 @@ int main(void)
         cmocka_unit_test(test_restart),
         cmocka_unit_test(test_sandbox_dies),
         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_waits_for_an_image),
         cmocka_unit_test(test_elsewhere),
         cmocka_unit_test(test_breaker),
         cmocka_unit_test(test_unhealthy),
