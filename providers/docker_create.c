@@ -103,7 +103,7 @@ static void log_write(struct jsonw *w)
 static void host_config_write(struct jsonw *w, const struct docker *d, const struct sandbox_spec *s,
                               struct arena *a)
 {
-    static const char *const all[] = {"ALL"}, *const security[] = {"no-new-privileges:true"};
+    static const char *const all[] = {"ALL"}, *const security[] = {"no-new-privileges"};
     jsonw_key(w, "HostConfig");
     jsonw_object(w);
     jsonw_kstr(w, "NetworkMode", "none");

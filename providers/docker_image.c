@@ -42,13 +42,17 @@ struct docker_image {
     struct err err;      /* how the pull ended, or what it said last of an error */
     int64_t retry_at_ms; /* of one that failed */
     int64_t told_ms, heard_ms;
-    struct timer timer; /* silence; later, forgetting the failure */
+    struct timer timer;  /* silence; later, forgetting the failure */
+    struct timer teller; /* what came too soon after the last word of progress */
+    unsigned n_handles;
 };
 
 static void on_timer_closed(void *data)
 {
     struct docker_image *m = data;
     struct docker *d = m->d;
+    if (--m->n_handles > 0)
+        return;
     mem_free(m->name);
     mem_free(m);
     d->n_handles--;
@@ -76,6 +80,7 @@ static void image_free(struct docker_image *m)
     waiters_free(m);
     d->n_handles++;
     timer_close(&m->timer, on_timer_closed);
+    timer_close(&m->teller, on_timer_closed);
 }
 
 /* --- how far it is --- */
@@ -97,19 +102,26 @@ static void progress_text(const struct docker_image *m, struct buf *out)
                          (unsigned long long)((total >> 20) + 1));
 }
 
-static void progress_tell(struct docker_image *m)
+static void on_teller(void *data)
 {
+    struct docker_image *m = data;
     struct docker *d = m->d;
     struct buf text = BUF_INIT(400);
-    int64_t now = clock_mono_ms(d->loop->clock);
     struct waiter *w;
-    if (now - m->told_ms < TELL_MS || d->p.on_progress == NULL)
+    if (d->p.on_progress == NULL || m->call == NULL)
         return;
-    m->told_ms = now;
+    m->told_ms = clock_mono_ms(d->loop->clock);
     progress_text(m, &text);
     LL_FOREACH (m->waiters, w)
         d->p.on_progress(slice_str(w->id), slice_str(w->workspace), buf_cstr(&text), d->p.data);
     buf_fini(&text);
+}
+
+static void progress_tell(struct docker_image *m)
+{
+    int64_t since = clock_mono_ms(m->d->loop->clock) - m->told_ms;
+    if (!timer_is_active(&m->teller))
+        timer_start(&m->teller, since < TELL_MS ? TELL_MS - since : 0);
 }
 
 static struct layer *layer_of(struct docker_image *m, struct slice id)
@@ -265,6 +277,8 @@ static struct docker_image *pull_begin(struct docker *d, struct slice name)
     HASH_ADD_KEYPTR(hh, d->images, m->name, name.n, m);
     timer_init(&m->timer, d->loop, on_timer, m);
     timer_start(&m->timer, SILENT_MS);
+    timer_init(&m->teller, d->loop, on_teller, m);
+    m->n_handles = 2;
     target_write(name, &target);
     const struct docker_request r = {
         .method = "POST", .target = buf_cstr(&target), .body = SLICE_EMPTY, .on_line = on_line};
