@@ -19,6 +19,7 @@
 #define REVOKE_PARALLEL 8 /* asked of one gateway together */
 #define REVOKE_PAGE     32
 #define SURVEY_MS       60000
+#define PAUSE_MAX_MS    15000 /* between two tries at a gateway that fails: a key that lives is worth a call */
 #define SURVEY_PAGE     STORE_SCAN_MAX
 #define GATEWAYS_MAX    1024 /* with something to revoke; more wait for the next survey */
 #define PREFIX          "revoke/"
@@ -113,7 +114,8 @@ static void outlet_failed(struct outlet *o, const char *why)
         return; /* several were under way: one failure of the gateway */
     }
     o->failures += o->failures < UINT16_MAX;
-    o->retry_ms = now_mono(s) + work_backoff_ms(s, o->failures);
+    int64_t pause = work_backoff_ms(s, o->failures);
+    o->retry_ms = now_mono(s) + (pause < PAUSE_MAX_MS ? pause : PAUSE_MAX_MS);
     if ((o->failures & (o->failures - 1)) == 0) { /* the first, then ever less often */
         log_warn("llm_key.revocation_delayed", LF_SLICE("gateway", o->name), LF_INT("pending", o->pending),
                  LF_INT("failures", o->failures), LF_STR("error", why));
