@@ -423,6 +423,7 @@ static void generate_write(struct jsonw *w, const struct litellm_key *key)
                    (unsigned long long)key->generation, key->hash);
     jsonw_kstr(w, "key", key->text);
     jsonw_kstr(w, "key_alias", alias);
+    jsonw_kstr(w, "key_type", "llm_api"); /* calls of models, nothing of the management */
     jsonw_key(w, "metadata");
     jsonw_object(w);
     jsonw_kslice(w, "reeve_tenant", key->tenant);

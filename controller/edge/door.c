@@ -249,7 +249,8 @@ static const struct exchange_events exchange_events = {.on_body = on_request_bod
 
 /* --- arrival --- */
 
-static const char *const credential_headers[] = {"x-api-key", "authorization", "api-key", "x-goog-api-key"};
+static const char *const credential_headers[] = {"x-api-key", "authorization", "api-key", "x-goog-api-key",
+                                                 "ocp-apim-subscription-key"};
 
 static struct slice bearer_of(struct slice value)
 {
@@ -299,14 +300,16 @@ static size_t gateway_headers(struct exchange *ex, const struct upstream *up, si
                               struct http_header *h)
 {
     static const char *const dropped[] = {"host", "content-length", "expect", "cookie", "forwarded", "via"};
+    static const char *const dropped_prefixes[] = {
+        "x-litellm-", "litellm",       "langfuse",     "x-mcp-",    "x-portkey-", "x-original-",
+        "x-rewrite-", "x-http-method", "x-forwarded-", "x-real-ip", "reeve-"};
     const struct http_request *r = exchange_request(ex);
     size_t n = 0;
     for (size_t i = 0; i < r->n_headers && n < HTTP_HEADERS_MAX - 2; i++) {
         struct slice name = r->headers[i].name;
-        bool is_dropped = http_is_hop_by_hop(r->headers, r->n_headers, name) ||
-                          name_starts(name, "x-litellm-") || name_starts(name, "x-portkey-") ||
-                          name_starts(name, "x-forwarded-") || name_starts(name, "x-real-ip") ||
-                          name_starts(name, "reeve-");
+        bool is_dropped = http_is_hop_by_hop(r->headers, r->n_headers, name);
+        for (size_t k = 0; k < ARRAY_LEN(dropped_prefixes); k++)
+            is_dropped = is_dropped || name_starts(name, dropped_prefixes[k]);
         for (size_t k = 0; k < ARRAY_LEN(dropped); k++)
             is_dropped = is_dropped || slice_ieq_str(name, dropped[k]);
         for (size_t k = 0; k < ARRAY_LEN(credential_headers); k++)

@@ -1,5 +1,6 @@
 // Stands in for LiteLLM's key API, which needs a database that the real proxy does not have here. What it is asked is
 // checked against the OpenAPI document that a real proxy serves; what it answers has the shapes of LiteLLM 1.106.2.
+// Model calls it passes on to a real proxy, if it is given one, when their key is good.
 import http from 'node:http';
 import { sha256, sleep } from './lib.mjs';
 
@@ -12,6 +13,7 @@ export function mismatch(document, schema, value, at = 'body') {
     }
     const type = value === null ? 'null' : Array.isArray(value) ? 'array' : Number.isInteger(value) && schema.type === 'integer' ? 'integer' : typeof value;
     if (schema.type && schema.type !== type) return `${at}: ${type}, expected ${schema.type}`;
+    if (schema.enum && !schema.enum.includes(value)) return `${at}: ${value}, expected one of ${schema.enum.join(' ')}`;
     if (type === 'array' && schema.items) return value.map((v, i) => mismatch(document, schema.items, v, `${at}[${i}]`)).find(Boolean);
     if (type !== 'object') return undefined;
     const missing = (schema.required ?? []).find((name) => !(name in value));
@@ -41,8 +43,9 @@ export class KeyApi {
         });
     }
 
-    constructor({ adminKey, document }) {
+    constructor({ adminKey, document, proxy }) {
         this.adminKey = adminKey;
+        this.proxy = proxy; // its URL
         this.document = document; // of a real proxy
         this.keys = new Map(); // by hash
         this.archive = new Map();
@@ -66,6 +69,7 @@ export class KeyApi {
         const call = { path: url.pathname, mode, status: 0 };
         this.calls.push(call);
         if (mode === 'away') return rq.socket.destroy();
+        if (this.proxy && !url.pathname.startsWith('/key/')) return this.pass(rq, Buffer.concat(parts), answer);
         if (mode === 'slow') await sleep(1500);
         if (mode === 'garbage') return answer.writeHead(200, { 'content-type': 'text/html' }).end('<html>welcome</html>');
         if (mode === '500') return answer.writeHead(500, { 'content-type': 'text/plain' }).end('Internal Server Error');
@@ -81,6 +85,20 @@ export class KeyApi {
         if (mode === 'lost') return rq.socket.destroy();
         call.status = got.status;
         answer.writeHead(got.status, { 'content-type': 'application/json' }).end(JSON.stringify(got.body));
+    }
+
+    pass(rq, body, answer) {
+        const key = rq.headers['x-api-key'] ?? /^Bearer (.*)$/.exec(rq.headers.authorization ?? '')?.[1] ?? '';
+        const row = this.keys.get(sha256(key));
+        if (!row || row.blocked) return answer.writeHead(401, { 'content-type': 'application/json' }).end('{"error":{"type":"auth_error"}}');
+        const on = http.request(`${this.proxy}${rq.url}`, { method: rq.method, headers: { ...rq.headers, host: new URL(this.proxy).host }, agent: false }, (got) => {
+            answer.writeHead(got.statusCode, { 'content-type': got.headers['content-type'] ?? 'application/json' });
+            got.on('error', () => answer.destroy());
+            got.pipe(answer);
+        });
+        on.on('error', () => answer.destroy());
+        on.end(body);
+        return undefined;
     }
 
     check(method, url, body) {
@@ -113,7 +131,8 @@ export class KeyApi {
         }
     }
 
-    generate({ key, key_alias, metadata, ...more }) {
+    generate({ key, key_alias, key_type, metadata, ...more }) {
+        if (key_type !== 'llm_api') throw new Error('a key that may do more than call models');
         if (!key.startsWith('sk-') || key.length < 16) return failed(400, "LiteLLM Virtual Key must start with 'sk-'", 'bad_request_error');
         if (Object.keys(more).some((name) => /budget|limit/.test(name))) throw new Error('a budget of its own');
         if ([...this.keys.values()].some((k) => k.key_alias === key_alias))

@@ -1,20 +1,28 @@
 // A key per workspace at LiteLLM: made before the server starts, blocked while it sleeps, renewed with its process,
-// revoked for certain; whatever the gateway answers, and whenever Reeve dies.
+// revoked for certain; whatever the gateway answers, and whenever Reeve dies. What Reeve asks is checked against the
+// document that a real proxy serves; the real one, which has no database here, answers such calls with 500.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { KeyApi } from './keyapi.mjs';
 import { Reeve, sha256, until } from './lib.mjs';
+import { LiteLLM } from './litellm.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 const adminKey = 'sk-admin-of-the-test-7fd1';
 let api;
 let other;
+let real;
 let reeve;
 
 before(async () => {
-    api = await KeyApi.start({ adminKey });
-    other = await KeyApi.start({ adminKey });
+    const nowhere = 'http://127.0.0.1:1';
+    real = await LiteLLM.prepare({ provider: { url: nowhere }, edit: (text) => text.replace(/^ +custom_auth:.*$/m, '  {}') });
+    await real.start({ url: nowhere, gatewaySecret: 'gateway-secret-of-the-test' });
+    const { body: document } = await real.request('GET', '/openapi.json');
+    for (const name of ['generate', 'block', 'unblock', 'delete', 'info']) assert.ok(document.paths[`/key/${name}`], name);
+    api = await KeyApi.start({ adminKey, document });
+    other = await KeyApi.start({ adminKey, document });
     reeve = await Reeve.start({
         tag: 'keys',
         edit: (config, folder) => {
@@ -25,6 +33,10 @@ before(async () => {
             fs.writeFileSync(path.join(folder, 'second.secret'), 'second-gateway-secret-000000', { mode: 0o600 });
             config.gateways.second.secret = 'file:second.secret';
             config.tenants.acme.gateway = 'litellm';
+            fs.writeFileSync(path.join(folder, 'real.secret'), real.masterKey, { mode: 0o600 });
+            fs.writeFileSync(path.join(folder, 'real-own.secret'), 'real-gateway-secret-0000000', { mode: 0o600 });
+            config.gateways.real = { kind: 'litellm', url: real.url, secret: 'file:real-own.secret', admin_key: 'file:real.secret' };
+            config.tenants.globex.gateway = 'real';
         },
     });
 });
@@ -33,6 +45,7 @@ after(async () => {
     await reeve?.finish();
     api?.close();
     other?.close();
+    await real?.close();
 });
 
 const state = async (place) => (await reeve.api('GET', `/v1/workspaces/${place}`)).body;
@@ -84,6 +97,38 @@ test('made, blocked, renewed, revoked', { timeout: 120000 }, async () => {
     await until('nothing to revoke', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) === 0);
 });
 
+test('the document allows all that was asked, and nothing else', () => {
+    assert.ok(api.calls.length > 5);
+    assert.deepEqual(api.wrong, []);
+    const asked = (path, body) => {
+        try {
+            api.check('POST', new URL(path, api.url), body);
+        } catch (e) {
+            return e.message;
+        }
+        return undefined;
+    };
+    assert.equal(asked('/key/block', { key: 'x' }), undefined);
+    assert.match(asked('/key/block', { keys: ['x'] }), /key is missing/);
+    assert.match(asked('/key/delete', { keys: 'x' }), /expected array/);
+    assert.match(asked('/key/generate', { key_name: 'x' }), /not in the document/);
+    assert.match(asked('/key/revoke', { key: 'x' }), /does not have it/);
+    return Promise.resolve();
+});
+
+test('the real proxy without a database: its own words as the reason', { timeout: 120000 }, async () => {
+    const key = 'globex owner';
+    await reeve.api('PUT', '/v1/workspaces/k/real?wait=0s', { key });
+    const told = await until('a reason', 60000, async () => {
+        const w = (await reeve.api('GET', '/v1/workspaces/k/real', { key })).body;
+        return w.reason && w;
+    });
+    assert.match(told.reason, /^gateway real: key\/generate: 500/);
+    await reeve.remove('k/real', { key });
+    await until('it is to be revoked', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) > 0);
+    await real.close(); // and it waits; nothing else does
+});
+
 test('whatever it answers, it says so and goes on', { timeout: 180000 }, async () => {
     const reasons = {
         401: /^gateway litellm: key\/generate: 401: it refuses our `admin_key`$/,
@@ -126,13 +171,14 @@ test('away while a workspace is deleted, and Reeve is killed: revoked once, when
     const stays = await keyInside('k/stays');
     const gone = await keyInside('k/gone');
     const before = api.deleted;
+    const waiting = await metric('reeve_gateway_keys_to_revoke'); // of the real one
     api.modes = { '/key/delete': 'away', '/key/info': 'away' };
     await reeve.remove('k/gone');
     assert.equal((await reeve.api('GET', '/v1/workspaces/k/gone')).status, 404, 'the sandbox does not wait for it');
     await until('it was asked in vain', 30000, () => api.calls.some((c) => c.path === '/key/delete' && c.body === undefined && c.mode === 'away'));
-    assert.equal(await metric('reeve_gateway_keys_to_revoke'), 1);
+    assert.equal(await metric('reeve_gateway_keys_to_revoke'), waiting + 1);
     await reeve.restart('SIGKILL');
-    await until('counted again', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) === 1);
+    await until('counted again', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) === waiting + 1);
     assert.ok(api.alive.includes(gone));
     api.modes = { '/key/delete': 'garbage', '/key/info': '500' }; // back, but not well
     const asked = api.calls.length;
@@ -141,7 +187,7 @@ test('away while a workspace is deleted, and Reeve is killed: revoked once, when
     api.modes = {};
     await aliveAre([stays]);
     assert.equal(api.deleted, before + 1);
-    await until('nothing to revoke', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) === 0);
+    await until('nothing more to revoke', 30000, async () => (await metric('reeve_gateway_keys_to_revoke')) === waiting);
     await until('ready again', 30000, async () => (await state('k/stays')).state === 'ready');
     assert.equal(await keyInside('k/stays'), stays);
     await reeve.remove('k/stays');
@@ -166,4 +212,9 @@ test('a tenant that goes to another gateway takes its keys along', { timeout: 18
     assert.deepEqual([told.valid, told.tenant, told.workspace], [true, 'acme', 'moves']);
     await reeve.remove('k/moves');
     await aliveAre([], other);
+});
+
+test('all of it was as the document says', () => {
+    assert.deepEqual([...api.wrong, ...other.wrong], []);
+    return Promise.resolve();
 });
