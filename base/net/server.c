@@ -309,6 +309,15 @@ int server_listen_fd(struct server *s, int fd, struct err *err)
     return 0;
 }
 
+size_t server_ports(const struct server *s, uint16_t *out, size_t max)
+{
+    size_t n = 0;
+    for (const struct server_listener *sl = s->listeners; sl != NULL && n < max; sl = sl->next)
+        if (sl->listener != NULL && listener_port(sl->listener) != 0)
+            out[n++] = listener_port(sl->listener);
+    return n;
+}
+
 size_t server_connections(const struct server *s)
 {
     return s->n_conns;

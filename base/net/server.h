@@ -51,6 +51,8 @@ struct server_tls_stats {
     uint64_t done, failed, dropped; /* handshakes; dropped: too many at once */
 };
 const struct server_tls_stats *server_tls_stats(const struct server *s);
+/* The TCP ports that it listens on, the real ones; at most `max`. Returns how many. */
+size_t server_ports(const struct server *s, uint16_t *out, size_t max);
 size_t server_connections(const struct server *s); /* upgraded ones are not counted any more */
 /* Stops accepting; idle connections close, others after their exchange (answers say Connection: close).
  * `drained` fires once when none is left or after deadline_ms, when what is left is reset. */

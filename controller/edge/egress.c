@@ -10,19 +10,17 @@
 #include "base/core/mem.h"
 #include "base/net/resolve.h"
 #include "controller/api/audit.h"
+#include "controller/edge/reserved.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <utlist.h>
 
-#define CONNECT_MS     ((int64_t)10 * 1000)
-#define HELLO_MS       ((int64_t)10 * 1000)
-#define TICK_MS        50   /* while somebody waits for tokens */
-#define SWEEP_MS       1000 /* idle connections */
-#define LOCAL_FRESH_MS 5000 /* addresses of this machine */
-#define RESERVED_NAMES 64
-#define LOCAL_MAX      256
+#define CONNECT_MS ((int64_t)10 * 1000)
+#define HELLO_MS   ((int64_t)10 * 1000)
+#define TICK_MS    50   /* while somebody waits for tokens */
+#define SWEEP_MS   1000 /* idle connections */
 
 struct egress {
     struct controller *c;
@@ -36,11 +34,8 @@ struct egress {
     struct egress_open *opens;
     struct timer tick;
     int64_t swept_ms;
-    struct reserved *reserved;
-    size_t n_reserved;
-    struct address local[LOCAL_MAX];
-    size_t n_local;
-    int64_t local_ms;
+    struct reserved_set *reserved; /* NULL once it closes */
+    bool has_reserved;             /* it is not yet closed */
     bool has_timer, is_ticking, is_closing, is_closed_told;
     void (*closed)(void *data);
     void *closed_data;
@@ -79,71 +74,6 @@ static int64_t now_wall(const struct egress *e)
     return clock_wall_ms(e->loop->clock);
 }
 
-/* --- what no rule opens --- */
-
-static void reserve(struct egress *e, const char *host, uint16_t port, const char *what, bool is_listener)
-{
-    struct reserved *r = &e->reserved[e->n_reserved++];
-    *r = (struct reserved){.port = port, .what = what};
-    if (address_parse(slice_str(host), &r->address) == 0) {
-        const char *kind = address_special(&r->address);
-        r->has_address = true;
-        /* 0.0.0.0 and [::] are every address; a loopback listener is hit by every spelling of loopback */
-        r->is_local = is_listener && kind != NULL &&
-                      (strcmp(kind, "unspecified") == 0 || strcmp(kind, "loopback") == 0);
-    } else {
-        (void)snprintf(r->name, sizeof r->name, "%s", host);
-        r->is_local = is_listener || strcmp(host, "localhost") == 0;
-    }
-}
-
-/* "scheme://host[:port]/…" */
-static void reserve_url(struct egress *e, struct slice url, const char *what)
-{
-    struct slice rest = url, scheme, authority;
-    struct target t;
-    if (!slice_cut(&rest, ':', &scheme) || !slice_starts(rest, SL("//")))
-        return;
-    rest = slice_from(rest, 2);
-    (void)slice_cut(&rest, '/', &authority);
-    if (target_parse(authority, slice_eq_str(scheme, "https") ? 443 : 80, &t, NULL) == 0)
-        reserve(e, t.host, t.port, what, strcmp(t.host, "localhost") == 0);
-}
-
-static void reserved_make(struct egress *e)
-{
-    const struct tenancy *t = e->c->tenancy;
-    mem_free(e->reserved);
-    e->reserved = mem_zalloc((t->n_listen + t->n_gateways + 2) * sizeof *e->reserved);
-    e->n_reserved = 0;
-    for (size_t i = 0; i < t->n_listen; i++) {
-        struct endpoint at;
-        if (endpoint_parse(t->listen[i].address, &at, NULL) == 0 && !at.is_unix)
-            reserve(e, at.host, at.port, "Reeve itself", true);
-    }
-    reserve_url(e, t->public_url, "Reeve itself");
-    for (size_t i = 0; i < t->n_gateways; i++)
-        reserve_url(e, t->gateways[i].url, "a gateway of model calls");
-    if (!slice_eq_str(t->store, "sqlite"))
-        reserve_url(e, t->store, "Reeve's store");
-}
-
-static void local_look(struct egress *e)
-{
-    uv_interface_address_t *list;
-    int n = 0;
-    if (e->local_ms != 0 && now_mono(e) - e->local_ms < LOCAL_FRESH_MS)
-        return;
-    e->local_ms = now_mono(e);
-    e->n_local = 0;
-    if (uv_interface_addresses(&list, &n) != 0)
-        return;
-    for (int i = 0; i < n && e->n_local < LOCAL_MAX; i++)
-        if (address_from_sockaddr((const struct sockaddr *)&list[i].address, &e->local[e->n_local]) == 0)
-            e->n_local++;
-    uv_free_interface_addresses(list, n);
-}
-
 /* --- the rules of a workspace --- */
 
 static bool rules_of(struct egress *e, const struct workspace *ws, struct verdict_rules *ret,
@@ -152,19 +82,15 @@ static bool rules_of(struct egress *e, const struct workspace *ws, struct verdic
     const struct tenancy *t = e->c->tenancy;
     const struct config_tenant *tenant = tenancy_tenant(t, ws->tenant);
     const struct config_template *template = tenancy_template(t, ws->template);
-    if (tenant == NULL || template == NULL)
+    if (tenant == NULL || template == NULL || e->reserved == NULL)
         return false;
-    local_look(e);
     *ret = (struct verdict_rules){.allow = &template->network_allow,
                                   .narrow = tenant->narrows_network ? &tenant->network_allow : NULL,
                                   .template = template->name,
                                   .allow_line = template->network_line,
                                   .narrow_line = tenant->network_line,
-                                  .exempt = &t->egress.exempt,
-                                  .reserved = e->reserved,
-                                  .n_reserved = e->n_reserved,
-                                  .local = e->local,
-                                  .n_local = e->n_local};
+                                  .exempt = &t->egress.exempt};
+    reserved_set_view(e->reserved, ret);
     *ret_template = template;
     *ret_tenant = tenant;
     return true;
@@ -648,7 +574,8 @@ struct egress *egress_new(struct controller *c)
     timer_init(&e->tick, e->loop, on_tick, e);
     e->has_timer = true;
     egress_meter_init(&e->meter, e, c, &e->workspaces);
-    reserved_make(e);
+    e->reserved = reserved_set_new(c);
+    e->has_reserved = true;
     resolver_make(e);
     return e;
 }
@@ -656,9 +583,10 @@ struct egress *egress_new(struct controller *c)
 void egress_reload(struct egress *e)
 {
     struct egress_stream *s, *tmp;
-    reserved_make(e);
+    if (e->is_closing)
+        return;
+    reserved_set_reload(e->reserved);
     resolver_make(e);
-    e->local_ms = 0;
     DL_FOREACH_SAFE (e->streams, s, tmp) {
         struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
         const struct config_template *template;
@@ -707,7 +635,6 @@ static void egress_free(void *data)
     }
     void (*closed)(void *) = e->closed;
     void *closed_data = e->closed_data;
-    mem_free(e->reserved);
     mem_free(e->servers);
     mem_free(e);
     closed(closed_data);
@@ -716,13 +643,20 @@ static void egress_free(void *data)
 static void egress_maybe_closed(struct egress *e)
 {
     if (!e->is_closing || e->is_closed_told || e->streams != NULL || e->opens != NULL || e->n_resolvers > 0 ||
-        e->has_timer)
+        e->has_timer || e->has_reserved)
         return;
     egress_meter_close(&e->meter); /* the counts are final */
     if (e->meter.n_posting > 0)
         return;
     e->is_closed_told = true;
     loop_defer(e->loop, egress_free, e); /* streams that just ended are freed by calls deferred before */
+}
+
+static void on_reserved_closed(void *data)
+{
+    struct egress *e = data;
+    e->has_reserved = false;
+    egress_maybe_closed(e);
 }
 
 static void on_timer_closed(void *data)
@@ -743,6 +677,8 @@ void egress_close(struct egress *e, void (*closed)(void *data), void *data)
     if (e->resolver != NULL)
         resolver_close(e->resolver, on_resolver_closed, e);
     e->resolver = NULL;
+    reserved_set_close(e->reserved, on_reserved_closed, e);
+    e->reserved = NULL;
     timer_close(&e->tick, on_timer_closed);
 }
 
