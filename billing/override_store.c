@@ -318,6 +318,8 @@ void billing_budget_change(struct billing *b, struct slice tenant, const struct 
         if (texts[i]->p != NULL)
             *texts[i] = arena_slice(&x->arena, *texts[i]);
     }
+    if (x->wish.actor.p == NULL)
+        x->wish.actor = SLICE_EMPTY;
     x->done = done;
     x->data = data;
     x->tenant = tenancy_tenant(x->book->tenancy, tenant);

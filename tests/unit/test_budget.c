@@ -150,6 +150,75 @@ static void test_old_news(void **state)
     assert_amount(budget(f, "acme", "each", "alice").spent, "0.009036", "each");
 }
 
+/* Each posting moves the counter of the window that holds its own time: over both changes of the clock, at
+ * the borders of days, weeks and months, long after that window has ended. Starts are worked out by hand. */
+static const struct {
+    const char *time, *starts[3]; /* day in Berlin, week in New York, month in Berlin */
+} bordering[] = {
+    {"2026-10-24T22:30:00Z", {"2026-10-24T22", "2026-10-19T04", "2026-09-30T22"}}, /* a day of 25 h begins */
+    {"2026-10-25T22:30:00Z", {"2026-10-24T22", "2026-10-19T04", "2026-09-30T22"}},
+    {"2026-10-25T23:00:00Z", {"2026-10-25T23", "2026-10-19T04", "2026-09-30T22"}},
+    {"2026-10-26T03:59:59.999Z", {"2026-10-25T23", "2026-10-19T04", "2026-09-30T22"}},
+    {"2026-10-26T04:00:00Z",
+     {"2026-10-25T23", "2026-10-26T04", "2026-09-30T22"}}, /* a week of 169 h begins */
+    {"2026-11-02T04:59:59.999Z", {"2026-11-01T23", "2026-10-26T04", "2026-10-31T23"}},
+    {"2026-11-02T05:00:00Z", {"2026-11-01T23", "2026-11-02T05", "2026-10-31T23"}},
+    {"2026-10-31T22:59:59Z", {"2026-10-30T23", "2026-10-26T04", "2026-09-30T22"}},
+    {"2026-10-31T23:00:00Z", {"2026-10-31T23", "2026-10-26T04", "2026-10-31T23"}},
+    {"2026-03-29T21:59:59Z", {"2026-03-28T23", "2026-03-23T04", "2026-02-28T23"}}, /* a day of 23 h ends */
+    {"2026-03-29T22:00:00Z", {"2026-03-29T22", "2026-03-23T04", "2026-02-28T23"}},
+    {"2026-03-09T03:59:59Z", {"2026-03-08T23", "2026-03-02T05", "2026-02-28T23"}}, /* a week of 167 h ends */
+    {"2026-03-09T04:00:00Z", {"2026-03-08T23", "2026-03-09T04", "2026-02-28T23"}},
+    {"2026-03-31T21:59:59Z", {"2026-03-30T22", "2026-03-30T04", "2026-02-28T23"}},
+    {"2026-03-31T22:00:00Z", {"2026-03-31T22", "2026-03-30T04", "2026-03-31T22"}},
+};
+
+static void on_counter(int code, const struct store_counter *c, size_t n, bool has_more,
+                       const struct err *err, void *data)
+{
+    struct fixture *f = data;
+    (void)has_more;
+    f->total.v = n == 1 ? c[0].value : -1;
+    on_done(code, err, f);
+}
+
+static void test_windows(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"day", "week", "month"};
+    struct mixed_event e[ARRAY_LEN(bordering)];
+    char ids[ARRAY_LEN(bordering)][8];
+    reload(f, PRICES,
+           "      - {name: day, scope: tenant, limit: 500 USD, window: day, timezone: Europe/Berlin}\n"
+           "      - {name: week, scope: tenant, limit: 500 USD, window: week, timezone: America/New_York}\n"
+           "      - {name: month, scope: tenant, limit: 500 USD, window: month, timezone: Europe/Berlin}\n");
+    assert_int_equal(f->code, 0);
+    key_put(f, 0, "gw");
+    for (size_t i = 0; i < ARRAY_LEN(bordering); i++) {
+        (void)snprintf(ids[i], sizeof(ids[i]), "w%zu", i);
+        e[i] = (struct mixed_event){0,    ids[i], "claude-sonnet-4-5", bordering[i].time, {0, 1u << i, 0, 0},
+                                    false};
+    }
+    post(f, e, ARRAY_LEN(bordering));
+    assert_answer(f, ARRAY_LEN(bordering), 0, "");
+    for (size_t i = 0; i < ARRAY_LEN(bordering); i++) {
+        for (size_t b = 0; b < ARRAY_LEN(names); b++) {
+            char key[100];
+            i128 tokens = 0;
+            for (size_t k = 0; k < ARRAY_LEN(bordering); k++)
+                tokens += strcmp(bordering[k].starts[b], bordering[i].starts[b]) == 0 ? (i128)(1u << k) : 0;
+            (void)snprintf(key, sizeof(key), "budget/%s/%s@%s:00:00Z/-/spent", names[b], names[b],
+                           bordering[i].starts[b]);
+            f->is_done = false;
+            store_counters(f->engine, slice_str(tenancy_tenant(f->tenancy, SL("acme"))->id), slice_str(key),
+                           SLICE_EMPTY, 1, on_counter, f);
+            until(f, &f->is_done);
+            if (f->total.v != tokens * (i128)15000000000000)
+                fail_msg("%s: not what belongs there", key);
+        }
+    }
+}
+
 /* --- overrides --- */
 
 static int wish(struct fixture *f, struct billing *b, struct override_wish w)
@@ -459,6 +528,35 @@ static void test_instances(void **state)
     assert_int_equal(f->code, E_NOT_FOUND);
 }
 
+/* Shutting down in the middle: everybody is answered, and what was done is done. */
+static void test_close_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    struct page p = {.f = f, .sum = usd("0")};
+    for (int turns = 0; turns < 10; turns++) {
+        char limit[16];
+        (void)snprintf(limit, sizeof(limit), "%d USD", turns + 1);
+        struct override_wish w = {.is_fleet = true, .name = SL("each"), .limit = slice_str(limit)};
+        f->is_done = false;
+        billing_budget_change(f->billing, SL("acme"), &w, SL("{}"), on_done, f);
+        for (int i = 0; i < turns; i++)
+            (void)uv_run(&f->loop.uv, UV_RUN_NOWAIT);
+        billing_down(f);
+        until(f, &f->is_done);
+        bool was_done = f->code == 0;
+        billing_up(f);
+        if (was_done)
+            assert_amount(budget(f, "acme", "each", "alice").limit, strtok(limit, " "), "limit");
+        f->is_done = false;
+        billing_budget_instances(f->billing, SL("acme"), SL("each"), SLICE_EMPTY, 1, on_instances, &p);
+        for (int i = 0; i < turns % 3; i++)
+            (void)uv_run(&f->loop.uv, UV_RUN_NOWAIT);
+        billing_down(f);
+        until(f, &f->is_done);
+        billing_up(f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -467,12 +565,14 @@ int main(void)
         ON_BOTH(test_reloads),
         ON_BOTH(test_two_controllers),
         ON_BOTH(test_old_news),
+        ON_BOTH(test_windows),
         ON_BOTH(test_operator_overrides),
         ON_BOTH(test_owner_lowers),
         ON_BOTH(test_wishes_refused),
         ON_BOTH(test_overrides_elsewhere),
         ON_BOTH(test_overrides_and_faults),
         ON_BOTH(test_instances),
+        ON_BOTH(test_close_in_flight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -494,6 +494,54 @@ static void test_start_goes_on(void **state)
     }
 }
 
+/* Shutting down in the middle of each of them: they are answered, and the same again completes them. */
+static void test_close_in_flight(void **state)
+{
+    struct fixture *f = *state;
+    static const enum suspense_action actions[] = {SUSPENSE_ATTRIBUTE, SUSPENSE_DISMISS, SUSPENSE_ADJUST};
+    char ids[24][16];
+    key_put(f, 0, "gw");
+    for (int i = 0; i < 24; i++) {
+        enum suspense_action action = actions[i % 3];
+        const char *tenant = action == SUSPENSE_ATTRIBUTE ? "" : "acme";
+        struct mixed_event e = plain_call;
+        (void)snprintf(ids[i], sizeof(ids[i]), "c%d", i);
+        e.id = ids[i];
+        e.key = action == SUSPENSE_ATTRIBUTE ? 2 : 0;
+        post(f, &e, 1);
+        if (action != SUSPENSE_ATTRIBUTE) {
+            e.tokens[TOKENS_OUTPUT] = 200;
+            post(f, &e, 1);
+        }
+        assert_int_equal(waits(f, tenant), 1);
+        struct billing_decision d = {.kind = action,
+                                     .tenant = slice_str(tenant),
+                                     .id = slice_str(waiting[0]),
+                                     .reason = SL("because"),
+                                     .actor = SL("key:fleet/operations"),
+                                     .audit = SL("{}"),
+                                     .to_tenant = SL("acme"),
+                                     .owner = {.namespace = SL("alice")}};
+        f->is_done = false;
+        billing_suspense_decide(f->billing, &d, on_json, f);
+        for (int turns = 0; turns < i / 3; turns++)
+            (void)uv_run(&f->loop.uv, UV_RUN_NOWAIT);
+        billing_down(f);
+        until(f, &f->is_done);
+        billing_up(f);
+        char id[STORE_KEY_MAX];
+        memcpy(id, waiting[0], sizeof(id));
+        d.id = slice_str(id);
+        f->is_done = false;
+        billing_suspense_decide(f->billing, &d, on_json, f);
+        until(f, &f->is_done);
+        assert_int_equal(f->code, 0);
+        assert_int_equal(waits(f, tenant), 0);
+    }
+    /* 8 attributed, 8 that stand, 8 adjusted */
+    assert_books(f, "0.120432", "0");
+}
+
 /* --- the list --- */
 
 static void test_filters(void **state)
@@ -564,6 +612,7 @@ int main(void)
         ON_BOTH(test_attribute_conflicts),
         ON_BOTH(test_dismiss_unknown),
         ON_BOTH(test_start_goes_on),
+        ON_BOTH(test_close_in_flight),
         ON_BOTH(test_filters),
         cmocka_unit_test(test_tenant_faults),
         cmocka_unit_test(test_fleet_faults),

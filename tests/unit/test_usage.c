@@ -39,7 +39,9 @@ static void workspace_of(int key, struct made *m)
     (void)snprintf(m->namespace, sizeof(m->namespace), "n%d", key % 7);
     (void)snprintf(m->workspace, sizeof(m->workspace), "w%d", key % 40); /* also deleted and made again */
     (void)snprintf(m->workspace_id, sizeof(m->workspace_id), "ws_%03d", key);
-    (void)snprintf(m->user, sizeof(m->user), key % 11 == 0 ? "" : "u %d", key % 11);
+    m->user[0] = '\0';
+    if (key % 11 != 0)
+        (void)snprintf(m->user, sizeof(m->user), "u %d", key % 11);
 }
 
 static void keys_make(struct fixture *f)
