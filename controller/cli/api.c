@@ -56,19 +56,36 @@ static void print_problem(const struct api_answer *a)
     }
 }
 
-/* `sink` NULL: into ret->body. */
-static int perform(const char *method, const char *path, struct slice body, bool to_stdout,
-                   struct api_answer *ret)
+static int on_progress(void *data, curl_off_t down, curl_off_t down_now, curl_off_t up, curl_off_t up_now)
 {
-    const char *key = getenv("REEVE_KEY"), *tenant = getenv("REEVE_TENANT"), *ca = getenv("REEVE_CA");
-    struct buf url = BUF_INIT(8192), bearer = BUF_INIT(1024), acting = BUF_INIT(1024);
-    struct curl_slist *headers = NULL;
-    CURL *h = curl_easy_init();
-    char why[CURL_ERROR_SIZE] = "";
-    long status = 0;
+    const struct api_request *rq = data;
+    (void)down, (void)down_now, (void)up, (void)up_now;
+    return rq->should_stop(rq->data) ? 1 : 0;
+}
+
+/* One for the whole command: it keeps its connection. */
+static CURL *handle(void)
+{
+    static CURL *h;
+    if (h == NULL)
+        h = curl_easy_init();
     if (h == NULL)
         die("libcurl cannot start");
-    (void)buf_printf(&url, "%s%s", url_base(), path);
+    curl_easy_reset(h);
+    return h;
+}
+
+/* EXIT_DONE with whatever status; EXIT_UNREACHABLE with the reason. */
+static int perform(const struct api_request *rq, bool to_stdout, struct api_answer *ret, struct err *err)
+{
+    const char *key = getenv("REEVE_KEY"), *tenant = rq->tenant != NULL ? rq->tenant : getenv("REEVE_TENANT"),
+               *ca = getenv("REEVE_CA");
+    struct buf url = BUF_INIT(8192), bearer = BUF_INIT(1024), acting = BUF_INIT(1024);
+    struct curl_slist *headers = NULL;
+    CURL *h = handle();
+    char why[CURL_ERROR_SIZE] = "";
+    long status = 0;
+    (void)buf_printf(&url, "%s%s", url_base(), rq->path);
     (void)buf_printf(&bearer, "Authorization: Bearer %s", key != NULL ? key : "");
     (void)buf_printf(&acting, "Reeve-Tenant: %s", tenant != NULL ? tenant : "");
     headers = curl_slist_append(headers, buf_cstr(&bearer));
@@ -82,45 +99,71 @@ static int perform(const char *method, const char *path, struct slice body, bool
         (void)curl_easy_setopt(h, CURLOPT_CAINFO, ca);
         (void)curl_easy_setopt(h, CURLOPT_CAPATH, NULL); /* that file alone */
     }
-    (void)curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
+    (void)curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, rq->method);
     (void)curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
     (void)curl_easy_setopt(h, CURLOPT_ERRORBUFFER, why);
     (void)curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, 5000L);
     if (!to_stdout)
-        (void)curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, CALL_MS);
+        (void)curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, rq->deadline_ms > 0 ? rq->deadline_ms : CALL_MS);
+    (void)curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+    if (rq->should_stop != NULL) {
+        (void)curl_easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
+        (void)curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_progress);
+        (void)curl_easy_setopt(h, CURLOPT_XFERINFODATA, (void *)(uintptr_t)rq);
+    }
     (void)curl_easy_setopt(h, CURLOPT_FAILONERROR, to_stdout ? 1L : 0L);
     (void)curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, to_stdout ? on_stdout : on_bytes);
     (void)curl_easy_setopt(h, CURLOPT_WRITEDATA, (void *)&ret->body);
-    if (body.p != NULL) {
-        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDS, body.p);
-        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE, (long)body.n);
+    if (rq->body.p != NULL) {
+        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDS, rq->body.p);
+        (void)curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE, (long)rq->body.n);
     }
     CURLcode code = curl_easy_perform(h);
     (void)curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
     ret->status = (int)status;
     curl_slist_free_all(headers);
-    curl_easy_cleanup(h);
     buf_fini(&url);
     buf_wipe(&bearer);
     buf_fini(&acting);
-    if (code != CURLE_OK && code != CURLE_HTTP_RETURNED_ERROR) {
-        (void)fprintf(stderr, "reeve: %s: %s\n", url_base(), why[0] != '\0' ? why : curl_easy_strerror(code));
-        return EXIT_UNREACHABLE;
+    if (code == CURLE_OK || code == CURLE_HTTP_RETURNED_ERROR)
+        return EXIT_DONE;
+    (void)err_set(err, code == CURLE_ABORTED_BY_CALLBACK ? E_CANCELLED : E_UNAVAILABLE, "%s: %s", url_base(),
+                  why[0] != '\0' ? why : curl_easy_strerror(code));
+    return EXIT_UNREACHABLE;
+}
+
+static int call(const struct api_request *rq, struct api_answer *ret, struct err *err)
+{
+    *ret = (struct api_answer){.body = BUF_INIT(ANSWER_MAX)};
+    struct json_limits limits = {.bytes_max = ANSWER_MAX, .nodes_max = 5000000};
+    int code = perform(rq, false, ret, err);
+    if (code == EXIT_DONE && ret->body.n > 0)
+        (void)json_parse(buf_view(&ret->body), &limits, &ret->json, NULL); /* not JSON: json stays NULL */
+    return code == EXIT_DONE && ret->status / 100 != 2 ? EXIT_REFUSED : code;
+}
+
+int api_try(const struct api_request *rq, struct api_answer *ret, struct err *err)
+{
+    int code = call(rq, ret, err);
+    if (code == EXIT_REFUSED) {
+        struct slice detail = json_string(json_get(ret->json, "detail"));
+        (void)err_set(err, ret->status == 404 ? E_NOT_FOUND : E_UPSTREAM, "%.*s (status %d)",
+                      (int)(detail.n < 500 ? detail.n : 500), detail.p != NULL ? detail.p : "", ret->status);
     }
-    return EXIT_DONE;
+    if (code != EXIT_DONE)
+        api_answer_fini(ret);
+    return code;
 }
 
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret)
 {
-    *ret = (struct api_answer){.body = BUF_INIT(ANSWER_MAX)};
-    struct json_limits limits = {.bytes_max = ANSWER_MAX, .nodes_max = 5000000};
-    int code = perform(method, path, body, false, ret);
-    if (code == EXIT_DONE && ret->body.n > 0)
-        (void)json_parse(buf_view(&ret->body), &limits, &ret->json, NULL); /* not JSON: json stays NULL */
-    if (code == EXIT_DONE && ret->status / 100 != 2) {
+    const struct api_request rq = {.method = method, .path = path, .body = body};
+    struct err err = {0};
+    int code = call(&rq, ret, &err);
+    if (code == EXIT_UNREACHABLE)
+        (void)fprintf(stderr, "reeve: %s\n", err.msg);
+    if (code == EXIT_REFUSED)
         print_problem(ret);
-        code = EXIT_REFUSED;
-    }
     if (code != EXIT_DONE)
         api_answer_fini(ret);
     return code;
@@ -160,7 +203,11 @@ int api_pages(const char *path, unsigned limit, void (*on_page)(const struct jso
 int api_download(const char *path)
 {
     struct api_answer a = {.body = BUF_INIT(ANSWER_MAX)};
-    int code = perform("GET", path, SLICE_NULL, true, &a);
+    const struct api_request rq = {.method = "GET", .path = path};
+    struct err err = {0};
+    int code = perform(&rq, true, &a, &err);
+    if (code != EXIT_DONE)
+        (void)fprintf(stderr, "reeve: %s\n", err.msg);
     if (code == EXIT_DONE && a.status / 100 != 2) {
         /* ask again for the problem's text: the stream is for data only */
         api_answer_fini(&a);

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command_set *const sets[] = {&commands_serve,  &commands_workspace, &commands_billing,
-                                                 &commands_budget, &commands_suspense,  &commands_prices,
-                                                 &commands_key,    &commands_image,     &commands_egress};
+static const struct command_set *const sets[] = {
+    &commands_serve, &commands_workspace, &commands_billing, &commands_budget, &commands_suspense,
+    &commands_top,   &commands_prices,    &commands_key,     &commands_image,  &commands_egress};
 
 static struct {
     const struct command *command;

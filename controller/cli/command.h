@@ -41,7 +41,7 @@ struct command_set {
     size_t n;
 };
 extern const struct command_set commands_serve, commands_workspace, commands_billing, commands_budget,
-    commands_suspense, commands_prices, commands_key, commands_image, commands_egress;
+    commands_suspense, commands_top, commands_prices, commands_key, commands_image, commands_egress;
 
 /* --- the API, from a command --- */
 struct api_answer {
@@ -52,6 +52,16 @@ struct api_answer {
 /* Calls REEVE_URL (default http://127.0.0.1:8700) with REEVE_KEY. Returns EXIT_DONE for a 2xx answer; else
  * the problem was printed and the exit code is returned. */
 int api_call(const char *method, const char *path, struct slice body, struct api_answer *ret);
+/* The same without a word on stderr: *err says what was wrong, E_NOT_FOUND, E_CANCELLED, … */
+struct api_request {
+    const char *method, *path;
+    const char *tenant; /* whom a fleet key acts for; NULL: REEVE_TENANT */
+    struct slice body;
+    long deadline_ms;                /* 0: above the longest wait that can be asked for */
+    bool (*should_stop)(void *data); /* asked about once a second while waiting; NULL: never */
+    void *data;
+};
+int api_try(const struct api_request *rq, struct api_answer *ret, struct err *err);
 /* Every page of a list; `path` may have a query of its own. on_page gets each answer; with --json the answers
  * are printed as they are instead, a line each. */
 int api_pages(const char *path, unsigned limit, void (*on_page)(const struct json *page, void *data),

@@ -36,9 +36,13 @@ void table_cell(struct table *t, size_t column, struct slice text)
     char **cell = cell_at(t, t->rows - 1, column);
     mem_free(*cell);
     *cell = mem_strndup(text.n > 0 ? text.p : "", text.n);
-    for (char *c = *cell; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+    for (char *c = *cell; *c != '\0'; c++) {
+        const unsigned char first = (unsigned char)c[0], second = (unsigned char)c[1];
+        if (first == 0xc2 && second >= 0x80 && second < 0xa0) /* U+009B and its like drive terminals too */
+            c[0] = c[1] = '?';
+        else if (first < 0x20 || first == 0x7f)
             *c = '?';
+    }
 }
 
 static const char *text_at(const struct table *t, size_t row, size_t column)
