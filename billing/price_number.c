@@ -1,10 +1,10 @@
 /* price_number: see price_number.h.
  *
- * A double holds every decimal of up to 15 digits, and is printed with as few digits as tell it apart from
- * its neighbours, at most 17. So a text of more than 15 digits is either the result of an arithmetic that
- * lost its last bits, or a fraction that no decimal ends. Rounded to 15 digits the first falls back to the
- * few that were meant (2.9999900000000002e-06 to 2.99999e-06); the second does not, and is left alone. Only
- * digits are moved here; no double is made. */
+ * Binary floating point of 64 bits holds every decimal of up to 15 digits, and is printed with as few digits
+ * as tell it apart from its neighbours, at most 17. So a text of more than 15 digits is either the result of
+ * an arithmetic that lost its last bits, or a fraction that no decimal ends. Rounded to 15 digits the first
+ * falls back to the few that were meant (2.9999900000000002e-06 to 2.99999e-06); the second does not, and is
+ * left alone. Only digits are moved here; nothing is counted in floating point. */
 #include "billing/price_number.h"
 
 #include "base/core/err.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define DIGITS_MAX   64
-#define DIGITS_SURE  15 /* what a double keeps of any decimal */
+#define DIGITS_SURE  15 /* what floating point keeps of any decimal */
 #define DIGITS_MEANT 12 /* nobody quotes a price with more */
 #define EXPONENT_MAX 1000
 #define NUMBER_SCALE 18

@@ -224,7 +224,7 @@ test('for programs: one look, exact', async () => {
     assert.equal(units(alices.tenants[0].month), spent['alice/dev'], 'what the key may see, no more');
     const text = await run([]);
     assert.equal(text.code, 0, text.err);
-    assert.match(text.out, /^alice\/dev +acme +ready/m);
+    assert.match(text.out, /^alice\/dev +acme +\w+ +local/m);
     assert.ok(!text.out.includes('\x1b'), 'into a pipe go plain lines');
 });
 
