@@ -94,34 +94,47 @@ static struct spend *spend_of(struct reading *r, struct slice id)
     return x;
 }
 
-static int read_usage_of(struct reading *r, struct top_tenant *t, bool is_today, struct slice namespace)
+static void usage_take(struct reading *r, const struct json *page, bool is_today)
 {
-    struct buf path = BUF_INIT(1024);
-    struct api_answer a;
-    char day[16];
-    int year, month, of_month;
-    time_civil(r->s->at_ms, &year, &month, &of_month);
-    (void)snprintf(day, sizeof(day), "%04d-%02d-%02d", year, month, is_today ? of_month : 1);
-    (void)buf_str(&path, "/v1/usage?group_by=workspace");
-    api_query_add(&path, "from", day);
-    if (namespace.p != NULL)
-        (void)buf_printf(&path, "&namespace=%.*s", SL_ARG(namespace));
-    int code = get(r, buf_cstr(&path), &a);
-    buf_fini(&path);
-    if (code != EXIT_DONE)
-        return code;
-    JSON_FOREACH (it, json_get(a.json, "items")) {
-        struct spend *x = spend_of(r, json_string(json_get(it, "workspace")));
-        if (x == NULL)
+    JSON_FOREACH (it, json_get(page, "items")) {
+        struct spend *x = spend_of(r, json_string(json_get(it, "workspace_id")));
+        if (x == NULL) /* attributed to no workspace: in the total alone */
             continue;
         i128 cost = money(r, json_get(it, "cost"));
         *(is_today ? &x->today : &x->month) = cost;
     }
-    i128 total = money(r, json_get(json_get(a.json, "total"), "cost"));
-    i128 *to = is_today ? &t->today : &t->month;
-    *to = sum(*to, total);
-    api_answer_fini(&a);
-    return EXIT_DONE;
+}
+
+static int read_usage_of(struct reading *r, struct top_tenant *t, bool is_today, struct slice namespace)
+{
+    struct buf path = BUF_INIT(4096), after = BUF_INIT(2048);
+    i128 *to = is_today ? &t->today : &t->month, before = *to;
+    char day[16];
+    int year, month, of_month, code;
+    time_civil(r->s->at_ms, &year, &month, &of_month);
+    (void)snprintf(day, sizeof(day), "%04d-%02d-%02d", year, month, is_today ? of_month : 1);
+    do {
+        struct api_answer a;
+        buf_reset(&path);
+        (void)buf_str(&path, "/v1/usage?group_by=workspace");
+        api_query_add(&path, "from", day);
+        if (namespace.p != NULL)
+            (void)buf_printf(&path, "&namespace=%.*s", SL_ARG(namespace));
+        api_query_add(&path, "after", after.n > 0 ? buf_cstr(&after) : NULL);
+        code = get(r, buf_cstr(&path), &a);
+        if (code != EXIT_DONE)
+            break;
+        usage_take(r, a.json, is_today);
+        *to = sum(before, money(r, json_get(json_get(a.json, "total"), "cost"))); /* of all pages */
+        struct slice next = json_string(json_get(a.json, "next"));
+        buf_reset(&after);
+        if (next.p != NULL)
+            (void)buf_slice(&after, next);
+        api_answer_fini(&a);
+    } while (after.n > 0);
+    buf_fini(&path);
+    buf_fini(&after);
+    return code;
 }
 
 /* A key that sees some namespaces asks for each of them. */

@@ -254,7 +254,7 @@ test('names that want to drive the terminal', { timeout: 60000 }, async () => {
     const answers = {
         '/v1/whoami': { authority: 'fleet', namespaces: ['*'] },
         '/v1/tenants': { items: [{ name: 't' }] },
-        '/v1/usage': { items: [{ workspace: 'w1', cost: money('1') }, { workspace: 'w2', cost: money('99999999999999999999999999999999999999999') }, { workspace: 7 }, 3], total: { cost: money('170141183460469231731.687303715884105727') } },
+        '/v1/usage': { items: [{ workspace_id: 'w1', cost: money('1') }, { workspace_id: 'w2', cost: money('99999999999999999999999999999999999999999') }, { workspace_id: 7 }, 3], total: { cost: money('170141183460469231731.687303715884105727') } },
         '/v1/workspaces': { items: [{ id: 'w1', namespace: bad, name: bad, state: bad, provider: bad, reason: bad }, { id: 'w2', name: 3, state: null }, 'x', { id: 'w1' }] },
         '/v1/budgets': { items: [{ name: bad, spent: money('-5'), limit: money('0'), unsettled: money('1e5'), resets_at: bad }, {}] },
     };
