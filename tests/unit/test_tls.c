@@ -986,6 +986,48 @@ static void test_reader_who_stops(void **state)
     mem_free(data);
 }
 
+/* --- the stream below breaks --- */
+
+static void test_breaks_within_the_handshake(void **state)
+{
+    struct meeting m;
+
+    (void)state;
+    meeting_begin(&m, &(struct far_wish){0}, "llm.example.org");
+    m.link.held = SIZE_MAX;
+    meeting_open(&m, 20000);
+    WAIT_FOR(m.link.n_writes > 0);
+    m.link.base.events->on_write_error(&m.link.base, E_IO, m.link.base.data); /* an alert may still come */
+    run_for(3);
+    assert_false(m.is_open_done);
+    m.link.base.events->on_error(&m.link.base, E_IO, m.link.base.data);
+    WAIT_FOR(m.is_open_done);
+    assert_int_equal(m.code, E_UPSTREAM);
+    assert_string_equal(m.message, "TLS with llm.example.org: the connection broke within the handshake");
+    part(&m);
+}
+
+static void test_breaks_later(void **state)
+{
+    struct meeting m;
+
+    (void)state;
+    meet_well(&m, &(struct far_wish){0});
+    exchange_words(&m);
+    m.link.base.events->on_error(&m.link.base, E_TIMEOUT, m.link.base.data);
+    assert_int_equal(m.near.error, E_TIMEOUT);
+    part(&m);
+    /* Writing breaks: an owner who has no event for that gets on_error, and is not told in his own call. */
+    meet_well(&m, &(struct far_wish){0});
+    exchange_words(&m);
+    m.link.base.events->on_write_error(&m.link.base, E_IO, m.link.base.data);
+    assert_int_equal(m.near.error, 0);
+    assert_int_equal(peer_say_n(&m.near, "x", 1), E_IO);
+    WAIT_FOR(m.near.error != 0);
+    assert_int_equal(m.near.error, E_IO);
+    part(&m);
+}
+
 /* --- through the pool --- */
 
 struct told {
@@ -1150,6 +1192,8 @@ int main(void)
         TEST(test_sessions_are_resumed),
         TEST(test_writer_is_told_to_stop),
         TEST(test_reader_who_stops),
+        TEST(test_breaks_within_the_handshake),
+        TEST(test_breaks_later),
         TEST(test_answers_until_close),
         TEST(test_pool_keeps_connections),
         TEST(test_pool_retires),

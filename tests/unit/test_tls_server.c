@@ -2,6 +2,8 @@
  * whom, what is refused, tickets, certificates that change, handshakes that stall. */
 #include "tls_fixture.h"
 
+#include <sys/socket.h>
+
 #include "base/net/curl.h"
 #include "base/net/server.h"
 #include "base/net/tls.h"
@@ -788,6 +790,194 @@ static void test_both_of_ours(void **state)
     house_close(&h);
 }
 
+/* --- conversations at random, over sockets that fill up --- */
+
+struct talker {
+    struct stream *stream; /* NULL: not there yet */
+    uint64_t said, heard, limit;
+    unsigned salt; /* of what it says */
+    bool is_blocked, is_shut, is_eof, reads;
+    int error;
+    const struct talker *other;
+};
+
+static char said_at(const struct talker *t, uint64_t at)
+{
+    return (char)((at * 31 + (at >> 9) + t->salt) & 0xff);
+}
+
+static void talker_on_read(struct stream *s, struct slice bytes, void *data)
+{
+    struct talker *t = data;
+    size_t i;
+
+    (void)s;
+    assert_true(t->reads && !t->is_eof);
+    for (i = 0; i < bytes.n; i++)
+        if (bytes.p[i] != said_at(t->other, t->heard + i))
+            fail_msg("byte %llu is another", (unsigned long long)(t->heard + i));
+    t->heard += bytes.n;
+}
+
+static void talker_on_eof(struct stream *s, void *data)
+{
+    struct talker *t = data;
+
+    (void)s;
+    assert_false(t->is_eof);
+    t->is_eof = true;
+}
+
+static void talker_on_error(struct stream *s, int code, void *data)
+{
+    (void)s;
+    ((struct talker *)data)->error = code;
+}
+
+static void talker_on_drain(struct stream *s, void *data)
+{
+    struct talker *t = data;
+
+    (void)s;
+    assert_true(t->is_blocked);
+    t->is_blocked = false;
+}
+
+static const struct stream_events talker_events = {.on_read = talker_on_read,
+                                                   .on_eof = talker_on_eof,
+                                                   .on_error = talker_on_error,
+                                                   .on_drain = talker_on_drain};
+
+static void talker_on_stream(int code, struct stream *s, const struct err *err, void *data)
+{
+    struct talker *t = data;
+
+    if (code != 0)
+        fail_msg("%s", err->msg);
+    t->stream = s;
+    stream_own(s, &talker_events, t);
+}
+
+static void talker_speak(struct talker *t, uint64_t n)
+{
+    static char text[3][200001];
+    struct slice v[3];
+    size_t i, k, parts = 1 + n % 3;
+    int rc;
+
+    for (k = 0; k < parts; k++) {
+        size_t m = (size_t)(n / parts);
+
+        for (i = 0; i < m; i++)
+            text[k][i] = said_at(t, t->said + i);
+        t->said += m;
+        v[k] = slice_of(text[k], m);
+    }
+    rc = stream_write(t->stream, v, parts);
+    assert_true(rc == 0 || rc == E_AGAIN);
+    t->is_blocked = rc == E_AGAIN;
+}
+
+static void talker_step(struct talker *t, struct rnd_seeded *r)
+{
+    uint64_t what = rnd_below(&r->rnd, 10);
+
+    if (what < 5 && !t->is_blocked && t->said < t->limit)
+        talker_speak(t, 1 + rnd_below(&r->rnd, what == 0 ? 200000 : 3000));
+    else if (what < 8 && !t->is_shut && t->said >= t->limit) {
+        stream_shutdown(t->stream);
+        t->is_shut = true;
+    } else if (what == 8) {
+        stream_read_start(t->stream);
+        t->reads = true;
+    } else if (what == 9) {
+        stream_read_stop(t->stream);
+        t->reads = false;
+    }
+}
+
+struct socket_connector {
+    struct connector connector;
+    int fd;
+    connect_done_cb done;
+    void *data;
+};
+
+static void on_socket(void *data)
+{
+    struct socket_connector *c = data;
+    struct stream *s = NULL;
+
+    assert_int_equal(stream_from_fd(&loop, c->fd, &s, NULL), 0);
+    c->done(0, s, NULL, c->data);
+}
+
+static void *socket_open(const struct connector *c, struct loop *l, int64_t timeout_ms, connect_done_cb done,
+                         void *data)
+{
+    struct socket_connector *k = c->data;
+
+    (void)timeout_ms;
+    k->done = done;
+    k->data = data;
+    loop_defer(l, on_socket, k);
+    return k;
+}
+
+static void converse(uint64_t seed, struct tls_server *server, const struct tls_trust *trust)
+{
+    struct rnd_seeded r;
+    struct talker a = {.salt = 1}, b = {.salt = 100, .other = &a};
+    struct socket_connector below = {.connector = {socket_open, NULL, &below}};
+    struct connector_tls tls;
+    struct stream *far = NULL;
+    int fds[2], i;
+    int64_t end = clock_mono_ms(&clock_system) + 60000;
+
+    a.other = &b;
+    rnd_seeded_init(&r, seed);
+    a.limit = rnd_below(&r.rnd, 400000);
+    b.limit = rnd_below(&r.rnd, 400000);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    below.fd = fds[0];
+    connector_tls_init(&tls, &below.connector, trust, "localhost");
+    (void)tls.connector.open(&tls.connector, &loop, 60000, talker_on_stream, &a);
+    assert_int_equal(stream_from_fd(&loop, fds[1], &far, NULL), 0);
+    (void)tls_server_accept(server, far, 60000, talker_on_stream, &b);
+    WAIT_FOR(a.stream != NULL && b.stream != NULL);
+    while (!a.is_eof || !b.is_eof) {
+        if (clock_mono_ms(&clock_system) > end || a.error != 0 || b.error != 0)
+            fail_msg("seed %llu: %d %d, %llu of %llu, %llu of %llu", (unsigned long long)seed, a.error,
+                     b.error, (unsigned long long)a.heard, (unsigned long long)b.said,
+                     (unsigned long long)b.heard, (unsigned long long)a.said);
+        for (i = 0; i < 3; i++) {
+            talker_step(&a, &r);
+            talker_step(&b, &r);
+        }
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(a.heard, b.said);
+    assert_int_equal(b.heard, a.said);
+    stream_close(a.stream);
+    stream_close(b.stream);
+    connector_tls_fini(&tls);
+}
+
+static void test_random_conversations(void **state)
+{
+    struct tls_server *server = server_of(&one, NULL, NULL);
+    struct tls_trust *trust;
+    uint64_t seed;
+
+    (void)state;
+    assert_int_equal(tls_trust_new(buf_view(&root_pem), &trust, NULL), 0);
+    for (seed = 1; seed <= 60; seed++)
+        converse(seed, server, trust);
+    tls_trust_free(trust);
+    run_for(5);
+    tls_server_free(server);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -811,6 +1001,7 @@ int main(void)
         TEST(test_drain_with_handshakes_in_progress),
         TEST(test_close_with_handshakes_in_progress),
         TEST(test_both_of_ours),
+        TEST(test_random_conversations),
     };
 
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
