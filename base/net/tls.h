@@ -19,7 +19,9 @@ struct tls_trust;
 /* `ca_pem`: the certificates that vouch for servers, and no others; empty: the system's. Reads files in the
  * latter case: call it at the start and on reload. 0 or E_INVALID with a sentence. */
 int tls_trust_new(struct slice ca_pem, struct tls_trust **ret, struct err *err);
-void tls_trust_free(struct tls_trust *t);
+/* False when the system's list on disk is not the one that was read (reading it takes some 20 ms). */
+bool tls_trust_is_current(const struct tls_trust *t);
+void tls_trust_free(struct tls_trust *t); /* NULL is fine */
 
 /* A connector that speaks TLS over another: to one server, whose certificate must be valid for `host` (a DNS
  * name, or an IPv4 or IPv6 address without brackets). There is no way to leave the verification out. The

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -26,6 +27,8 @@
 
 struct tls_trust {
     X509_STORE *store;
+    bool is_system;
+    struct stat seen; /* of the system's list, when it was read */
 };
 
 struct tls_client {
@@ -77,14 +80,36 @@ static void trust_fill_system(X509_STORE *store)
     ERR_clear_error();
 }
 
+static void system_look(struct stat *ret)
+{
+    const char *file = getenv(X509_get_default_cert_file_env()),
+               *dir = getenv(X509_get_default_cert_dir_env());
+
+    memset(ret, 0, sizeof(*ret)); /* not there: as good as any other state of it */
+    (void)stat(file != NULL ? file : dir != NULL ? dir : SYSTEM_CA_FILE, ret);
+}
+
+bool tls_trust_is_current(const struct tls_trust *t)
+{
+    struct stat now;
+
+    if (!t->is_system)
+        return true;
+    system_look(&now);
+    return now.st_dev == t->seen.st_dev && now.st_ino == t->seen.st_ino && now.st_size == t->seen.st_size &&
+           now.st_mtim.tv_sec == t->seen.st_mtim.tv_sec && now.st_mtim.tv_nsec == t->seen.st_mtim.tv_nsec;
+}
+
 int tls_trust_new(struct slice ca_pem, struct tls_trust **ret, struct err *err)
 {
     X509_STORE *store = X509_STORE_new();
+    struct stat seen;
     int rc = 0;
 
     must(store != NULL);
     /* An intermediate of a private authority may be the anchor. */
     must(X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST) == 1);
+    system_look(&seen);
     if (ca_pem.n > 0)
         rc = trust_fill(store, ca_pem, err);
     else
@@ -94,7 +119,7 @@ int tls_trust_new(struct slice ca_pem, struct tls_trust **ret, struct err *err)
         return rc;
     }
     *ret = MEM_NEW(struct tls_trust);
-    (*ret)->store = store;
+    **ret = (struct tls_trust){.store = store, .is_system = ca_pem.n == 0, .seen = seen};
     return 0;
 }
 

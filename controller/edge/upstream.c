@@ -26,7 +26,8 @@ struct entry {
 
 struct upstreams {
     struct loop *loop;
-    struct entry *entries; /* by name */
+    struct entry *entries;    /* by name */
+    struct tls_trust *system; /* NULL: nobody needs it */
 };
 
 static void entry_free(void *data)
@@ -93,7 +94,7 @@ static int tls_wrap(struct entry *e, const struct endpoint *to, struct slice ca_
     return 0;
 }
 
-static void entry_add(struct upstreams *u, const struct config_gateway *g, const struct tls_trust *system)
+static void entry_add(struct upstreams *u, const struct config_gateway *g)
 {
     struct entry *e = MEM_NEW(struct entry);
     struct endpoint to;
@@ -104,7 +105,7 @@ static void entry_add(struct upstreams *u, const struct config_gateway *g, const
     int code = url_read(e, g->url, &to, &err);
     if (code == 0) {
         connector_endpoint_init(&e->tcp, &to);
-        code = e->is_tls ? tls_wrap(e, &to, g->ca_pem, system, &err) : 0;
+        code = e->is_tls ? tls_wrap(e, &to, g->ca_pem, u->system, &err) : 0;
     }
     if (code == 0) {
         e->up.pool = http_pool_new(u->loop, e->is_tls ? &e->tls.connector : &e->tcp.connector, NULL);
@@ -133,24 +134,33 @@ static bool wants_system(const struct tenancy *t)
     return false;
 }
 
+/* True when it was read anew: only then does it change anything. */
+static bool system_read(struct upstreams *u, bool is_wanted)
+{
+    if (is_wanted && u->system != NULL && tls_trust_is_current(u->system))
+        return false;
+    tls_trust_free(u->system);
+    u->system = NULL;
+    if (is_wanted)
+        must(tls_trust_new(SLICE_EMPTY, &u->system, NULL) == 0); /* a list that is not there is empty */
+    return is_wanted;
+}
+
 void upstreams_apply(struct upstreams *u, const struct tenancy *t)
 {
     struct entry *e, *tmp;
-    struct tls_trust *system = NULL;
-    if (wants_system(t))
-        must(tls_trust_new(SLICE_EMPTY, &system, NULL) == 0);
+    bool is_system_new = system_read(u, wants_system(t));
     HASH_ITER (hh, u->entries, e, tmp) {
         if (!is_same(e, tenancy_gateway(t, slice_str(e->name))))
             entry_drop(u, e);
-        else if (e->is_tls && e->ca_pem[0] == '\0')
-            connector_tls_trust(&e->tls, system);
+        else if (is_system_new && e->is_tls && e->ca_pem[0] == '\0')
+            connector_tls_trust(&e->tls, u->system);
     }
     for (size_t i = 0; i < t->n_gateways; i++) {
         HASH_FIND(hh, u->entries, t->gateways[i].name.p, t->gateways[i].name.n, e);
         if (e == NULL)
-            entry_add(u, &t->gateways[i], system);
+            entry_add(u, &t->gateways[i]);
     }
-    tls_trust_free(system);
 }
 
 struct upstreams *upstreams_new(struct loop *l, const struct tenancy *t)
@@ -178,5 +188,6 @@ void upstreams_free(struct upstreams *u)
     struct entry *e, *tmp;
     HASH_ITER (hh, u->entries, e, tmp)
         entry_drop(u, e);
+    tls_trust_free(u->system);
     mem_free(u);
 }

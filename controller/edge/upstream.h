@@ -16,7 +16,8 @@ struct upstream {
 
 struct upstreams *upstreams_new(struct loop *l, const struct tenancy *t);
 /* After a reload: gateways that are gone or lead elsewhere lose their pool (calls in flight go on to their
- * end), and the system's certificate authorities are read again. */
+ * end), and the system's list of authorities is
+ * read again where it has changed. */
 void upstreams_apply(struct upstreams *u, const struct tenancy *t);
 /* NULL, with a sentence, when the gateway cannot be used. Valid until the loop's next turn. */
 const struct upstream *upstreams_find(const struct upstreams *u, const struct config_gateway *g,

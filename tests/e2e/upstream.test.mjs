@@ -6,7 +6,7 @@ import https from 'node:https';
 import os from 'node:os';
 import path from 'node:path';
 import { Authority } from './certs.mjs';
-import { Reeve, until } from './lib.mjs';
+import { Reeve, skip, until } from './lib.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 let reeve;
@@ -17,7 +17,7 @@ const servers = [];
 const place = 'alice/dev';
 
 /** A gateway that tells what it was asked. */
-function server(files, options = {}) {
+function server(files, options = {}, host = '127.0.0.1') {
     return new Promise((resolve, reject) => {
         const s = https.createServer(
             { cert: fs.readFileSync(files.cert), key: fs.readFileSync(files.key), ALPNProtocols: ['http/1.1'], ...options },
@@ -36,7 +36,7 @@ function server(files, options = {}) {
         );
         s.asked = [];
         s.on('error', reject);
-        s.listen(0, '127.0.0.1', () => resolve(s));
+        s.listen(0, host, () => resolve(s));
         servers.push(s);
     });
 }
@@ -106,6 +106,13 @@ test('an address instead of a name: no SNI, the certificate must name the addres
     const told = await call();
     assert.equal(told.status, 502);
     assert.match(told.text, /certificate of 127\.0\.0\.1: it is for other names: localhost/);
+});
+
+test('an IPv6 address in the URL', async () => {
+    const s = await server(own.issue('six', ['IP:::1']), { answer: answerAll }, '::1').catch((e) => skip(`no IPv6 here: ${e.message}`));
+    await gatewayIs(`https://[::1]:${s.address().port}`);
+    assert.equal((await call()).status, 200);
+    assert.equal(s.asked[0].host, `[::1]:${s.address().port}`);
 });
 
 test('each kind of bad certificate is refused, and the agent is told which and why', async () => {

@@ -437,6 +437,9 @@ static void test_system_list(void **state)
     (void)close(fd);
     assert_int_equal(setenv("SSL_CERT_FILE", path, 1), 0);
     assert_int_equal(tls_trust_new(SLICE_EMPTY, &t, NULL), 0);
+    assert_true(tls_trust_is_current(t));
+    assert_int_equal(truncate(path, (off_t)pem.n - 1), 0);
+    assert_false(tls_trust_is_current(t));
     assert_int_equal(unsetenv("SSL_CERT_FILE"), 0);
     assert_int_equal(unlink(path), 0);
     meet_trusting(t, &(struct far_wish){0}, "llm.example.org", NULL);
