@@ -16,6 +16,7 @@
 
 #include "base/core/mem.h"
 #include "base/net/stream.h"
+#include "providers/cgroup.h"
 
 static struct docker *of(struct provider *p)
 {
@@ -295,6 +296,42 @@ static void op_destroy_home(struct provider *p, struct slice home_id, int64_t ti
     docker_job_submit(j);
 }
 
+/* --- usage: from the kernel; the engine's own answer takes a second and more --- */
+
+/* Blocks. */
+static void usage_read(struct docker_job *j)
+{
+    j->code = cgroup_usage_of(j->container.pid, &j->usage, &j->err);
+}
+
+static void usage_done(struct docker_job *j)
+{
+    docker_job_end(j, j->code, &j->err);
+}
+
+static void usage_looked(struct docker_job *j)
+{
+    if (docker_job_container(j) == 0 && j->container.pid == 0)
+        j->code = err_set(&j->err, E_GONE, "sandbox %.*s does not run", SL_ARG(j->id));
+    if (j->code != 0)
+        docker_job_end(j, j->code == E_NOT_FOUND ? E_GONE : j->code, &j->err);
+    else
+        docker_job_work(j, usage_read, usage_done);
+}
+
+static void usage_begin(struct docker_job *j)
+{
+    docker_job_inspect(j, usage_looked);
+}
+
+static void op_usage(struct provider *p, struct slice id, int64_t timeout_ms, provider_usage_cb done,
+                     void *data)
+{
+    struct docker_job *j = docker_job_new(of(p), DOCKER_JOB_USAGE, true, id, timeout_ms, usage_begin, data);
+    j->cb.usage = done;
+    docker_job_submit(j);
+}
+
 /* --- connectors --- */
 
 static struct connector *op_connector(struct provider *p, struct slice id, uint16_t port)
@@ -373,6 +410,7 @@ static const struct provider_ops docker_ops = {.caps = op_caps,
                                                .resume = op_start,
                                                .destroy = op_destroy,
                                                .destroy_home = op_destroy_home,
+                                               .usage = op_usage,
                                                .connector = op_connector,
                                                .connector_release = op_connector_release,
                                                .close = op_close};

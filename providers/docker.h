@@ -58,7 +58,8 @@ enum docker_job_kind {
     DOCKER_JOB_SUSPEND,
     DOCKER_JOB_DESTROY,
     DOCKER_JOB_DESTROY_HOME,
-    DOCKER_JOB_SWEEP
+    DOCKER_JOB_SWEEP,
+    DOCKER_JOB_USAGE
 };
 
 typedef void (*docker_step)(struct docker_job *j);
@@ -86,6 +87,7 @@ struct docker_job {
         provider_done_cb done;
         provider_info_cb info;
         provider_list_cb list;
+        provider_usage_cb usage;
     } cb;
     void *data;
     /* what the kinds work with */
@@ -95,6 +97,7 @@ struct docker_job {
     struct docker_container container; /* as last inspected */
     bool is_container_started;         /* start: this job did it */
     bool is_marked;                    /* the file `suspended` is there */
+    struct sandbox_usage usage;
     struct sandbox_info info, *items;
     size_t n_items;
     struct slice *ids; /* sweep: of the containers; then of the folders that go */

@@ -11,7 +11,8 @@
 
 static int timeout_code(const struct docker_job *j)
 {
-    bool only_looks = j->kind == DOCKER_JOB_DESCRIBE || j->kind == DOCKER_JOB_LIST;
+    bool only_looks =
+        j->kind == DOCKER_JOB_DESCRIBE || j->kind == DOCKER_JOB_LIST || j->kind == DOCKER_JOB_USAGE;
     return only_looks || !j->is_begun ? E_TIMEOUT : E_UNKNOWN_OUTCOME;
 }
 
@@ -41,6 +42,9 @@ static void job_answer(struct docker_job *j, int code, const struct err *err)
         break;
     case DOCKER_JOB_LIST:
         j->cb.list(code, code == 0 ? j->items : NULL, code == 0 ? j->n_items : 0, err, j->data);
+        break;
+    case DOCKER_JOB_USAGE:
+        j->cb.usage(code, code == 0 ? &j->usage : NULL, err, j->data);
         break;
     default:
         j->cb.done(code, err, j->data);

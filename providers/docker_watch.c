@@ -30,7 +30,8 @@ struct docker_watch {
 
 static bool is_own_doing(const struct docker_entry *e)
 {
-    return e->queue != NULL && e->queue->is_begun && e->queue->kind != DOCKER_JOB_DESCRIBE;
+    return e->queue != NULL && e->queue->is_begun && e->queue->kind != DOCKER_JOB_DESCRIBE &&
+           e->queue->kind != DOCKER_JOB_USAGE;
 }
 
 static void event_tell(struct docker *d, const struct docker_event *v, const char *what)

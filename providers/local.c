@@ -311,6 +311,38 @@ static void op_destroy_home(struct provider *p, struct slice home_id, int64_t ti
     local_job_submit(j);
 }
 
+/* --- usage --- */
+
+/* Blocks. */
+static void usage_do(struct local_job *j)
+{
+    const struct local_place *w = &j->l->place;
+    struct local_life life;
+    j->code = local_life_probe(w, j->id, &life, &j->err);
+    if (j->code == 0 && !life.is_held)
+        j->code = err_set(&j->err, E_GONE, "sandbox %.*s does not run", SL_ARG(j->id));
+    if (j->code == 0)
+        j->code = local_limits_usage(local_sandbox_folder(w, j->id, &j->arena), &j->usage, &j->err);
+}
+
+static void usage_done(struct local_job *j)
+{
+    local_job_end(j, j->code, &j->err);
+}
+
+static void usage_begin(struct local_job *j)
+{
+    local_job_work(j, usage_do, usage_done);
+}
+
+static void op_usage(struct provider *p, struct slice id, int64_t timeout_ms, provider_usage_cb done,
+                     void *data)
+{
+    struct local_job *j = local_job_new(of(p), JOB_USAGE, "", id, timeout_ms, usage_begin, data);
+    j->cb.usage = done;
+    local_job_submit(j);
+}
+
 /* --- connectors --- */
 
 static struct connector *op_connector(struct provider *p, struct slice id, uint16_t port)
@@ -386,6 +418,7 @@ static const struct provider_ops local_ops = {.caps = op_caps,
                                               .resume = op_start,
                                               .destroy = op_destroy,
                                               .destroy_home = op_destroy_home,
+                                              .usage = op_usage,
                                               .connector = op_connector,
                                               .connector_release = op_connector_release,
                                               .close = op_close};

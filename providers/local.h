@@ -101,7 +101,7 @@ void local_uid_give(struct local_uids *u, uid_t uid);
 void local_uids_fini(struct local_uids *u);
 
 /* --- local_limits.c --- */
-#define LOCAL_CGROUPS_MAX 3
+#define LOCAL_CGROUPS_MAX 4
 struct local_limits;
 /* Looks at what this machine can enforce (blocks). Never fails: the note says what is missing. */
 struct local_limits *local_limits_new(const struct local_place *w);
@@ -112,8 +112,9 @@ const char *local_limits_note(const struct local_limits *m);
 int local_limits_prepare(const struct local_limits *m, const char *folder, const struct local_record *r,
                          struct arena *a, const char *ret_paths[LOCAL_CGROUPS_MAX], size_t *ret_n,
                          struct err *err);
-int local_limits_remove(const char *folder, struct err *err); /* blocks */
-uint64_t local_limits_oom_kills(const char *folder);          /* blocks */
+int local_limits_remove(const char *folder, struct err *err);                           /* blocks */
+uint64_t local_limits_oom_kills(const char *folder);                                    /* blocks */
+int local_limits_usage(const char *folder, struct sandbox_usage *ret, struct err *err); /* blocks */
 /* What rlimits must do because no group does: 0 for what needs none. */
 uint64_t local_limits_nproc(const struct local_limits *m, const struct local_record *r);
 uint64_t local_limits_data(const struct local_limits *m, const struct local_record *r);

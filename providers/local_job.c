@@ -7,7 +7,7 @@
 
 static int timeout_code(const struct local_job *j)
 {
-    bool only_looks = j->kind == JOB_DESCRIBE || j->kind == JOB_LIST;
+    bool only_looks = j->kind == JOB_DESCRIBE || j->kind == JOB_LIST || j->kind == JOB_USAGE;
     return only_looks || !j->is_begun ? E_TIMEOUT : E_UNKNOWN_OUTCOME;
 }
 
@@ -38,6 +38,9 @@ void local_job_answer(struct local_job *j, int code, const struct err *err)
         break;
     case JOB_LIST:
         j->cb.list(code, code == 0 ? j->items : NULL, code == 0 ? j->n_items : 0, err, j->data);
+        break;
+    case JOB_USAGE:
+        j->cb.usage(code, code == 0 ? &j->usage : NULL, err, j->data);
         break;
     case JOB_SWEEP:
         break;

@@ -20,16 +20,16 @@
 
 #include "base/core/crypto.h"
 #include "base/core/mem.h"
+#include "providers/cgroup.h"
 
-#define TEXT_MAX        ((size_t)1 << 20) /* of /proc/self/mountinfo and the like */
 #define GROUPS_TEXT_MAX ((size_t)16384)
 #define CPU_PERIOD_US   100000u
 #define CPU_QUOTA_MIN   1000u
 #define RMDIR_TRIES     100
 #define RMDIR_WAIT_MS   10
 
-enum controller { MEMORY, PIDS, CPU, N_CONTROLLERS };
-static const char *const controller_names[N_CONTROLLERS] = {"memory", "pids", "cpu"};
+enum controller { MEMORY, PIDS, CPU, CPUACCT, N_CONTROLLERS }; /* the last: of version 1, limits nothing */
+static const char *const controller_names[N_CONTROLLERS] = {"memory", "pids", "cpu", "cpuacct"};
 
 struct local_limits {
     bool is_v2;
@@ -38,14 +38,6 @@ struct local_limits {
     bool nproc_counts_alone;   /* RLIMIT_NPROC counts this sandbox's processes only */
     char note[320];
 };
-
-static struct slice file_text(const char *path, struct buf *b)
-{
-    buf_reset(b);
-    /* Files of /proc and of control groups: absent is as good as empty. */
-    (void)local_file_read(path, TEXT_MAX, b, NULL);
-    return buf_view(b);
-}
 
 static int value_write(const char *folder, const char *name, const char *value)
 {
@@ -65,81 +57,7 @@ static int value_write(const char *folder, const char *name, const char *value)
     return w == (ssize_t)strlen(value) ? 0 : -1;
 }
 
-/* Is `word` one of the words of `list`? */
-static bool has_word(struct slice list, char sep, const char *word)
-{
-    struct slice part;
-    while (list.n > 0) {
-        (void)slice_cut(&list, sep, &part);
-        if (slice_eq_str(part, word))
-            return true;
-    }
-    return false;
-}
-
 /* --- where groups are --- */
-
-struct mount {
-    struct slice root, point; /* what of the hierarchy is mounted, and where */
-};
-
-/* One line of mountinfo: "id parent dev root point options ... - type source superoptions". */
-static bool mount_match(struct slice line, const char *type, const char *controller, struct mount *ret)
-{
-    struct slice field[6];
-    for (size_t i = 0; i < 6; i++)
-        if (!slice_cut(&line, ' ', &field[i]))
-            return false;
-    struct slice part;
-    do {
-        if (line.n == 0)
-            return false;
-        (void)slice_cut(&line, ' ', &part);
-    } while (!slice_eq_str(part, "-"));
-    (void)slice_cut(&line, ' ', &part);
-    if (!slice_eq_str(part, type))
-        return false;
-    (void)slice_cut(&line, ' ', &part); /* the source */
-    *ret = (struct mount){.root = field[3], .point = field[4]};
-    return controller == NULL || has_word(line, ',', controller);
-}
-
-static bool mount_find(struct slice mounts, const char *type, const char *controller, struct mount *ret)
-{
-    struct slice line;
-    while (mounts.n > 0) {
-        (void)slice_cut(&mounts, '\n', &line);
-        if (mount_match(line, type, controller, ret))
-            return true;
-    }
-    return false;
-}
-
-/* Our own group in that hierarchy, from /proc/self/cgroup: "id:controllers:path". */
-static struct slice group_own(struct slice groups, const char *controller)
-{
-    struct slice line, id, names;
-    while (groups.n > 0) {
-        (void)slice_cut(&groups, '\n', &line);
-        if (!slice_cut(&line, ':', &id) || !slice_cut(&line, ':', &names))
-            continue;
-        if (controller == NULL ? slice_eq_str(id, "0") && names.n == 0 : has_word(names, ',', controller))
-            return line;
-    }
-    return SL("/");
-}
-
-/* The folder of our own group, or of the mount when it is not visible there. */
-static char *group_folder(const struct mount *m, struct slice own, struct arena *a)
-{
-    struct stat st;
-    if (m->root.n > 1 && slice_starts(own, m->root))
-        own = slice_from(own, m->root.n);
-    while (own.n > 0 && own.p[own.n - 1] == '/')
-        own.n--;
-    char *path = arena_printf(a, "%.*s%.*s", SL_ARG(m->point), SL_ARG(own));
-    return stat(path, &st) == 0 ? path : arena_printf(a, "%.*s", SL_ARG(m->point));
-}
 
 /* Makes the folder of all our sandboxes' groups there; NULL when we may not. */
 static char *base_make(const char *parent, const char *tag, struct arena *a)
@@ -156,10 +74,10 @@ static void v1_open(struct local_limits *m, struct slice mounts, struct slice gr
                     struct arena *a)
 {
     for (size_t i = 0; i < N_CONTROLLERS; i++) {
-        struct mount at;
-        if (!mount_find(mounts, "cgroup", controller_names[i], &at))
+        struct cgroup_mount at;
+        if (!cgroup_mount_find(mounts, "cgroup", controller_names[i], &at))
             continue;
-        char *base = base_make(group_folder(&at, group_own(groups, controller_names[i]), a), tag, a);
+        char *base = base_make(cgroup_folder(&at, cgroup_of(groups, controller_names[i]), a), tag, a);
         if (base != NULL)
             m->base[i] = mem_strdup(base);
     }
@@ -174,8 +92,8 @@ static bool controller_enable(const char *folder, const char *word, struct arena
         return true;
     if (errno != EBUSY)
         return false;
-    struct buf b = BUF_INIT(TEXT_MAX);
-    struct slice procs = file_text(arena_printf(a, "%s/cgroup.procs", folder), &b);
+    struct buf b = BUF_INIT(CGROUP_TEXT_MAX);
+    struct slice procs = cgroup_text(arena_printf(a, "%s/cgroup.procs", folder), &b);
     bool is_only_us = slice_eq_str(procs, arena_printf(a, "%ld\n", (long)getpid()));
     buf_fini(&b);
     if (!is_only_us) /* others stay where they are */
@@ -189,14 +107,14 @@ static bool controller_enable(const char *folder, const char *word, struct arena
 
 static bool v2_open_in(struct local_limits *m, const char *parent, const char *tag, struct arena *a)
 {
-    struct buf b = BUF_INIT(TEXT_MAX);
-    struct slice there = slice_trim(file_text(arena_printf(a, "%s/cgroup.controllers", parent), &b));
+    struct buf b = BUF_INIT(CGROUP_TEXT_MAX);
+    struct slice there = slice_trim(cgroup_text(arena_printf(a, "%s/cgroup.controllers", parent), &b));
     char *base = NULL;
     if (there.n > 0 && there.p[there.n - 1] == '\n')
         there.n--;
     for (size_t i = 0; i < N_CONTROLLERS; i++) {
         char *word = arena_printf(a, "+%s", controller_names[i]);
-        if (!has_word(there, ' ', controller_names[i]) || !controller_enable(parent, word, a))
+        if (!cgroup_has_word(there, ' ', controller_names[i]) || !controller_enable(parent, word, a))
             continue;
         if (base == NULL)
             base = base_make(parent, tag, a);
@@ -211,10 +129,10 @@ static bool v2_open_in(struct local_limits *m, const char *parent, const char *t
 static bool v2_open(struct local_limits *m, const struct local_place *w, struct slice mounts,
                     struct slice groups, const char *tag, struct arena *a)
 {
-    struct mount at;
-    if (!mount_find(mounts, "cgroup2", NULL, &at))
+    struct cgroup_mount at;
+    if (!cgroup_mount_find(mounts, "cgroup2", NULL, &at))
         return false;
-    char *own = group_folder(&at, group_own(groups, NULL), a),
+    char *own = cgroup_folder(&at, cgroup_of(groups, NULL), a),
          *top = arena_printf(a, "%.*s", SL_ARG(at.point));
     if (v2_open_in(m, own, tag, a))
         return true;
@@ -260,12 +178,12 @@ struct local_limits *local_limits_new(const struct local_place *w)
 {
     struct local_limits *m = MEM_NEW(struct local_limits);
     struct arena a = ARENA_INIT;
-    struct buf mounts = BUF_INIT(TEXT_MAX), groups = BUF_INIT(TEXT_MAX);
+    struct buf mounts = BUF_INIT(CGROUP_TEXT_MAX), groups = BUF_INIT(CGROUP_TEXT_MAX);
     char tag[SHA256_HEX_SIZE];
     sha256_hex(slice_str(w->root), tag);
     tag[12] = '\0';
-    struct slice mount_text = file_text("/proc/self/mountinfo", &mounts);
-    struct slice group_text = file_text("/proc/self/cgroup", &groups);
+    struct slice mount_text = cgroup_text("/proc/self/mountinfo", &mounts);
+    struct slice group_text = cgroup_text("/proc/self/cgroup", &groups);
     m->nproc_counts_alone = nproc_is_alone(w);
     if (!v2_open(m, w, mount_text, group_text, tag, &a))
         v1_open(m, mount_text, group_text, tag, &a);
@@ -344,6 +262,8 @@ static int value_set(const struct local_limits *m, enum controller c, const char
         return r->memory_bytes == 0 ? 0 : memory_set(m, folder, r->memory_bytes, a);
     if (c == CPU)
         return r->cpus_milli == 0 ? 0 : cpu_set(m, folder, r->cpus_milli, a);
+    if (c == CPUACCT)
+        return 0;
     return r->processes == 0 ? 0 : value_write(folder, "pids.max", number(a, r->processes));
 }
 
@@ -408,7 +328,7 @@ int local_limits_remove(const char *folder, struct err *err)
 {
     struct arena a = ARENA_INIT;
     struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
-    struct slice line, text = file_text(arena_printf(&a, "%s/groups", folder), &b);
+    struct slice line, text = cgroup_text(arena_printf(&a, "%s/groups", folder), &b);
     int rc = 0;
     while (text.n > 0 && rc == 0) {
         (void)slice_cut(&text, '\n', &line);
@@ -426,7 +346,7 @@ static uint64_t oom_kills_in(const char *path, struct arena *a)
     uint64_t v = 0;
     static const char *const files[] = {"memory.events", "memory.oom_control"}; /* version 2, version 1 */
     for (size_t i = 0; i < ARRAY_LEN(files) && v == 0; i++) {
-        struct slice line, name, text = file_text(arena_printf(a, "%s/%s", path, files[i]), &b);
+        struct slice line, name, text = cgroup_text(arena_printf(a, "%s/%s", path, files[i]), &b);
         while (text.n > 0) {
             (void)slice_cut(&text, '\n', &line);
             if (slice_cut(&line, ' ', &name) && slice_eq_str(name, "oom_kill") && slice_u64(line, &v) != 0)
@@ -441,7 +361,7 @@ uint64_t local_limits_oom_kills(const char *folder)
 {
     struct arena a = ARENA_INIT;
     struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
-    struct slice line, text = file_text(arena_printf(&a, "%s/groups", folder), &b);
+    struct slice line, text = cgroup_text(arena_printf(&a, "%s/groups", folder), &b);
     uint64_t v = 0;
     while (text.n > 0 && v == 0) {
         (void)slice_cut(&text, '\n', &line);
@@ -451,4 +371,22 @@ uint64_t local_limits_oom_kills(const char *folder)
     buf_fini(&b);
     arena_fini(&a);
     return v;
+}
+
+int local_limits_usage(const char *folder, struct sandbox_usage *ret, struct err *err)
+{
+    struct arena a = ARENA_INIT;
+    struct buf b = BUF_INIT(GROUPS_TEXT_MAX);
+    struct slice line, text = cgroup_text(arena_printf(&a, "%s/groups", folder), &b);
+    const char *path[LOCAL_CGROUPS_MAX];
+    size_t n = 0;
+    while (text.n > 0 && n < LOCAL_CGROUPS_MAX) {
+        (void)slice_cut(&text, '\n', &line);
+        if (line.n > 0)
+            path[n++] = arena_printf(&a, "%.*s", SL_ARG(line));
+    }
+    int rc = cgroup_usage(path, n, ret, err);
+    buf_fini(&b);
+    arena_fini(&a);
+    return rc;
 }

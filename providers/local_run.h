@@ -47,7 +47,8 @@ enum local_job_kind {
     JOB_SUSPEND,
     JOB_DESTROY,
     JOB_DESTROY_HOME,
-    JOB_SWEEP
+    JOB_SWEEP,
+    JOB_USAGE
 };
 
 typedef void (*local_step)(struct local_job *j);
@@ -75,6 +76,7 @@ struct local_job {
         provider_done_cb done;
         provider_info_cb info;
         provider_list_cb list;
+        provider_usage_cb usage;
     } cb;
     void *data;
     /* what the kinds work with */
@@ -84,6 +86,7 @@ struct local_job {
     uid_t uid, uid_taken;
     const char *cgroups[LOCAL_CGROUPS_MAX];
     size_t n_cgroups;
+    struct sandbox_usage usage;
     struct sandbox_info info, *items;
     size_t n_items;
     char retired[HOST_ID_MAX + 64];

@@ -78,6 +78,13 @@ struct provider_caps {
  * suspend_keeps_memory is false stops all the same. */
 enum suspend_kind { SUSPEND_STOP, SUSPEND_FREEZE };
 
+struct sandbox_usage {
+    uint64_t cpu_ms;       /* of all its processes, since it was started */
+    uint64_t memory_bytes; /* now, with files in memory */
+};
+
+typedef void (*provider_usage_cb)(int code, const struct sandbox_usage *usage, const struct err *err,
+                                  void *data);
 typedef void (*provider_done_cb)(int code, const struct err *err, void *data);
 typedef void (*provider_info_cb)(int code, const struct sandbox_info *info, const struct err *err,
                                  void *data);
@@ -121,6 +128,10 @@ struct provider_ops {
                     void *data);
     void (*destroy_home)(struct provider *p, struct slice home_id, int64_t timeout_ms, provider_done_cb done,
                          void *data);
+    /* From the kernel's accounts. E_GONE: it does not run; E_UNAVAILABLE: this machine keeps no account of
+     * it. */
+    void (*usage)(struct provider *p, struct slice id, int64_t timeout_ms, provider_usage_cb done,
+                  void *data);
     /* A connector to a TCP port inside; valid until the sandbox is destroyed and the connector released. */
     struct connector *(*connector)(struct provider *p, struct slice id, uint16_t port);
     void (*connector_release)(struct provider *p, struct connector *c);

@@ -82,6 +82,7 @@ struct refusal {
     provider_done_cb done;
     provider_info_cb info;
     provider_list_cb list;
+    provider_usage_cb usage;
     void *data;
 };
 
@@ -92,22 +93,30 @@ static void on_refuse(void *data)
         r->done(r->err.code, &r->err, r->data);
     else if (r->info != NULL)
         r->info(r->err.code, NULL, &r->err, r->data);
-    else
+    else if (r->list != NULL)
         r->list(r->err.code, NULL, 0, &r->err, r->data);
+    else
+        r->usage(r->err.code, NULL, &r->err, r->data);
     mem_free(r);
+}
+
+static struct refusal *refusal_new(struct standby *b, void *data)
+{
+    struct refusal *r = MEM_NEW(struct refusal);
+    r->err = b->err;
+    r->err.code = E_UNAVAILABLE; /* it passes when somebody mends the machine */
+    r->data = data;
+    loop_defer(b->loop, on_refuse, r);
+    return r;
 }
 
 static void refuse(struct standby *b, provider_done_cb done, provider_info_cb info, provider_list_cb list,
                    void *data)
 {
-    struct refusal *r = MEM_NEW(struct refusal);
-    r->err = b->err;
-    r->err.code = E_UNAVAILABLE; /* it passes when somebody mends the machine */
+    struct refusal *r = refusal_new(b, data);
     r->done = done;
     r->info = info;
     r->list = list;
-    r->data = data;
-    loop_defer(b->loop, on_refuse, r);
 }
 
 /* --- calls --- */
@@ -198,6 +207,16 @@ static void op_destroy_home(struct provider *p, struct slice home_id, int64_t ti
         refuse(b, done, NULL, NULL, data);
 }
 
+static void op_usage(struct provider *p, struct slice id, int64_t timeout_ms, provider_usage_cb done,
+                     void *data)
+{
+    struct standby *b = of(p);
+    if (is_open(b))
+        b->real->ops->usage(b->real, id, timeout_ms, done, data);
+    else
+        refusal_new(b, data)->usage = done;
+}
+
 static struct connector *op_connector(struct provider *p, struct slice id, uint16_t port)
 {
     struct standby *b = of(p);
@@ -246,6 +265,7 @@ static const struct provider_ops standby_ops = {.caps = op_caps,
                                                 .resume = op_resume,
                                                 .destroy = op_destroy,
                                                 .destroy_home = op_destroy_home,
+                                                .usage = op_usage,
                                                 .connector = op_connector,
                                                 .connector_release = op_connector_release,
                                                 .close = op_close};

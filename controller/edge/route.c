@@ -10,9 +10,17 @@
 
 #define BODY_MAX_DEFAULT (256 * 1024)
 
-const struct route_set *const route_sets[] = {
-    &routes_workspaces, &routes_billing,   &routes_egress, &routes_budgets, &routes_suspense,
-    &routes_gateways,   &routes_admission, &routes_keys,   &routes_fleet,   NULL};
+const struct route_set *const route_sets[] = {&routes_workspaces,
+                                              &routes_billing,
+                                              &routes_egress,
+                                              &routes_resources,
+                                              &routes_budgets,
+                                              &routes_suspense,
+                                              &routes_gateways,
+                                              &routes_admission,
+                                              &routes_keys,
+                                              &routes_fleet,
+                                              NULL};
 
 bool route_match(const char *pattern, struct slice path, struct slice params[REQUEST_PARAMS_MAX])
 {

@@ -39,8 +39,8 @@ struct route_set {
     const struct route *rows;
     size_t n;
 };
-extern const struct route_set routes_workspaces, routes_egress, routes_gateways, routes_admission,
-    routes_billing, routes_budgets, routes_suspense, routes_keys, routes_fleet;
+extern const struct route_set routes_workspaces, routes_egress, routes_resources, routes_gateways,
+    routes_admission, routes_billing, routes_budgets, routes_suspense, routes_keys, routes_fleet;
 
 /* All sets; ends with {NULL, 0}. */
 extern const struct route_set *const route_sets[];

@@ -81,6 +81,7 @@ struct answer {
     struct err err;
     enum sandbox_state state;
     char reason[256];
+    struct sandbox_usage usage;
     size_t n;
     char ids[512];
 };
@@ -221,6 +222,22 @@ static inline struct answer start(struct world *w, const char *id)
     w->p->ops->start(w->p, slice_str(id), &s, OP_MS, on_done, &a);
     assert_false(a.is_done);
     wait_for(w, &a.is_done, OP_MS, "start");
+    return a;
+}
+
+static inline void on_usage(int code, const struct sandbox_usage *u, const struct err *err, void *data)
+{
+    struct answer *a = data;
+    answer_take(a, code, err);
+    if (code == 0)
+        a->usage = *u;
+}
+
+static inline struct answer usage_of(struct world *w, const char *id)
+{
+    struct answer a = {0};
+    w->p->ops->usage(w->p, slice_str(id), OP_MS, on_usage, &a);
+    wait_for(w, &a.is_done, OP_MS, "usage");
     return a;
 }
 
@@ -388,6 +405,27 @@ static inline void on_stream(int code, struct stream *s, const struct err *err, 
     answer_take(data, code, err);
     if (s != NULL)
         stream_close(s);
+}
+
+/* Its accounts move with what it does. Skips where the machine keeps none. */
+static inline void usage_moves(struct world *w, const char *id)
+{
+    char out[256];
+    struct answer before = usage_of(w, id), after;
+    if (before.code == E_UNAVAILABLE)
+        return;
+    OK(before);
+    assert_true(before.usage.memory_bytes > 1 << 20);
+    assert_int_equal(
+        inside(w, id,
+               "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; dd if=/dev/zero of=/tmp/much "
+               "bs=1048576 count=64 2>/dev/null",
+               out, sizeof(out)),
+        0);
+    after = usage_of(w, id);
+    OK(after);
+    assert_true(after.usage.cpu_ms >= before.usage.cpu_ms + 30);
+    assert_true(after.usage.memory_bytes >= before.usage.memory_bytes + (60 << 20));
 }
 
 #endif

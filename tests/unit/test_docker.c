@@ -329,6 +329,23 @@ static void test_what_the_engine_shows(void **state)
     OK(destroy(w, "sb-show"));
 }
 
+static void test_usage(void **state)
+{
+    struct world *w = world_of(state);
+    assert_int_equal(usage_of(w, "sb-use").code, E_GONE);
+    OK(create(w, "sb-use", "home-use"));
+    assert_int_equal(usage_of(w, "sb-use").code, E_GONE);
+    OK(start(w, "sb-use"));
+    healthy(w, "sb-use");
+    assert_int_equal(usage_of(w, "sb-use").code, 0);
+    usage_moves(w, "sb-use");
+    OK(suspend_as(w, "sb-use", SUSPEND_FREEZE));
+    assert_int_equal(usage_of(w, "sb-use").code, 0); /* its memory is in use */
+    OK(suspend(w, "sb-use"));
+    assert_int_equal(usage_of(w, "sb-use").code, E_GONE);
+    OK(destroy(w, "sb-use"));
+}
+
 /* Memory runs out: for something inside, then for all of it. */
 static void test_out_of_memory(void **state)
 {
@@ -637,6 +654,7 @@ int main(void)
                                        TEST(test_wall),
                                        TEST(test_door),
                                        TEST(test_what_the_engine_shows),
+                                       TEST(test_usage),
                                        TEST(test_out_of_memory),
                                        TEST(test_ends_by_itself),
                                        TEST(test_moved),

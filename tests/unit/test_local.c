@@ -629,6 +629,17 @@ static void test_limits(void **state)
     assert_string_equal(out, "alive\n");
 }
 
+static void test_usage(void **state)
+{
+    struct world *w = world_of(state);
+    assert_int_equal(usage_of(w, "sb-use").code, E_GONE);
+    OK(create(w, "sb-use", "home-use"));
+    OK(start(w, "sb-use"));
+    healthy(w, "sb-use");
+    usage_moves(w, "sb-use");
+    OK(destroy(w, "sb-use"));
+}
+
 static void test_refusals(void **state)
 {
     struct world *w = world_of(state);
@@ -801,6 +812,7 @@ int main(int argc, char **argv)
         TEST(test_connector),
         TEST(test_home_goes),
         TEST(test_limits),
+        TEST(test_usage),
         TEST(test_refusals),
         TEST(test_close_in_the_middle),
         TEST(test_close_while_ending),

@@ -58,6 +58,7 @@ struct later {
     provider_done_cb done;
     provider_info_cb info;
     provider_list_cb list;
+    provider_usage_cb usage;
     void *data;
 };
 
@@ -65,12 +66,15 @@ static void on_later(void *data)
 {
     struct later *x = data;
     const struct sandbox_info info = {.id = slice_str(x->b->id), .state = SANDBOX_RUNNING};
+    const struct sandbox_usage usage = {.cpu_ms = 1};
     if (x->done != NULL)
         x->done(0, NULL, x->data);
     else if (x->info != NULL)
         x->info(0, &info, NULL, x->data);
-    else
+    else if (x->list != NULL)
         x->list(0, &info, 1, NULL, x->data);
+    else
+        x->usage(0, &usage, NULL, x->data);
     mem_free(x);
 }
 
@@ -123,6 +127,11 @@ static void behind_resume(struct provider *p, struct slice id, const struct sand
 {
     asked(p, "resume", id, timeout_ms, data)->done = done;
     ((struct behind *)(void *)p)->arg = server;
+}
+static void behind_usage(struct provider *p, struct slice id, int64_t timeout_ms, provider_usage_cb done,
+                         void *data)
+{
+    asked(p, "usage", id, timeout_ms, data)->usage = done;
 }
 static void behind_suspend(struct provider *p, struct slice id, enum suspend_kind kind, int64_t timeout_ms,
                            provider_done_cb done, void *data)
@@ -181,6 +190,7 @@ static const struct provider_ops behind_ops = {.caps = behind_get_caps,
                                                .resume = behind_resume,
                                                .destroy = behind_destroy,
                                                .destroy_home = behind_destroy_home,
+                                               .usage = behind_usage,
                                                .connector = behind_connector,
                                                .connector_release = behind_connector_release,
                                                .close = behind_close};
@@ -294,10 +304,16 @@ static void on_list(int code, const struct sandbox_info *items, size_t n, const 
     took(w, code, err);
 }
 
+static void on_usage(int code, const struct sandbox_usage *u, const struct err *err, void *data)
+{
+    assert_true((code == 0) == (u != NULL));
+    took(data, code, err);
+}
+
 static const struct sandbox_spec spec = {.id = {"ws-1", 4}};
 static const struct sandbox_server server = {.port = SANDBOX_SERVER_PORT};
-static const char *const op_names[] = {"create",  "describe", "list",    "start",
-                                       "suspend", "resume",   "destroy", "destroy_home"};
+static const char *const op_names[] = {"create", "describe", "list",         "start", "suspend",
+                                       "resume", "destroy",  "destroy_home", "usage"};
 
 static void call(struct world *w, size_t op)
 {
@@ -327,8 +343,11 @@ static void call(struct world *w, size_t op)
     case 6:
         p->ops->destroy(p, id, ms, on_done, w);
         break;
-    default:
+    case 7:
         p->ops->destroy_home(p, id, ms, on_done, w);
+        break;
+    default:
+        p->ops->usage(p, id, ms, on_usage, w);
         break;
     }
     assert_int_equal(w->answers, answers); /* never inside the call */
