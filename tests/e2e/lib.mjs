@@ -148,7 +148,6 @@ function agentBinary() {
 /** Skips, with the reason, when sandboxes cannot run here. */
 export function needSandboxes() {
     if (!fs.existsSync(reeveBinary)) throw new Error(`${reeveBinary} does not exist: make build/reeve, or set REEVE_BIN`);
-    if (target.provider === 'docker') return;
     const which = spawnSync('bwrap', ['--version'], { encoding: 'utf8' });
     if (which.error) skip('bwrap is not installed');
     if (!agentBinary()) skip('the sandbox-agent server is missing: build/sandbox-agent, or REEVE_AGENT_BINARY');
@@ -257,9 +256,9 @@ export function endEverything(kept) {
 
 export class Reeve {
     /** A running Reeve. `edit` changes its configuration, an object as the YAML file has it, before the start;
-     *  it is also given the folder where that file stands. */
-    static async start({ edit, gateway, tag } = {}) {
-        needSandboxes();
+     *  it is also given the folder where that file stands; with an `engine` its sandboxes are containers. */
+    static async start({ edit, gateway, tag, engine = target.provider === 'docker' ? target.engine : undefined } = {}) {
+        if (!engine) needSandboxes();
         const reeve = new Reeve(tag ?? 'e2e');
         alive.add(reeve);
         try {
@@ -267,7 +266,7 @@ export class Reeve {
             reeve.init();
             reeve.config = reeve.starter(await freePort());
             edit?.(reeve.config, reeve.folder);
-            if (target.provider === 'docker') reeve.onDocker();
+            if (engine) reeve.onDocker(engine);
             await reeve.run();
         } catch (e) {
             reeve.destroy();
@@ -334,8 +333,8 @@ export class Reeve {
     }
 
     /** What was meant for sandboxes on this host, in containers. */
-    onDocker() {
-        this.config.providers = { docker: { kind: 'docker', endpoint: target.engine.endpoint, agent_binary: agentBinary() } };
+    onDocker(engine) {
+        this.config.providers = { docker: { kind: 'docker', endpoint: engine.endpoint, agent_binary: agentBinary() } };
         for (const template of Object.values(this.config.templates)) {
             template.providers = template.providers.map((name) => (name === 'local' ? 'docker' : name));
             template.image ??= 'reeve/agent:latest';
