@@ -18,7 +18,9 @@ export class Gateway {
     }
 
     constructor() {
+        this.isProvider = false; // behind a gateway: asks and reports nothing
         this.calls = []; // what came
+        this.answered = []; // model calls: {id, model, tokens}
         this.reported = []; // events that Reeve has acknowledged
         this.verdicts = [];
         this.pending = 0;
@@ -61,10 +63,10 @@ export class Gateway {
 
     async call(rq, answer, body) {
         const key = rq.headers['x-api-key'] ?? /^Bearer (.*)$/.exec(rq.headers.authorization ?? '')?.[1] ?? '';
-        const verdict = await this.post('keys/verify', { key });
-        this.verdicts.push(verdict.body);
+        const verdict = this.isProvider ? undefined : (await this.post('keys/verify', { key })).body;
+        if (verdict) this.verdicts.push(verdict);
         const id = `msg_${++this.sequence}`;
-        if (!verdict.body.valid) {
+        if (verdict && !verdict.valid) {
             answer.writeHead(401, { 'content-type': 'application/json' }).end('{"type":"error","error":{"type":"authentication_error"}}');
             return;
         }
@@ -97,6 +99,8 @@ export class Gateway {
             answer.writeHead(200, { 'content-type': 'application/json' });
             answer.end(JSON.stringify({ ...message, ...stop, content: [block], usage: { input_tokens: input, output_tokens: output } }));
         }
+        this.answered.push({ id, model: body.model, tokens: { input, output } });
+        if (this.isProvider) return;
         const event = { id, key_hash: sha256(key), model: body.model, time: new Date().toISOString(), tokens: { input, output }, call_type: 'messages' };
         const told = await this.report([event]);
         if (told.status !== 200) throw new Error(`usage: ${told.status} ${told.text}`);
@@ -113,7 +117,9 @@ export class Gateway {
 function lastText(body) {
     const { content } = body.messages.findLast((m) => m.role === 'user');
     if (typeof content === 'string') return content;
-    const result = content.find((part) => part.type === 'tool_result')?.content;
-    if (result !== undefined) return `say it gave: ${typeof result === 'string' ? result : result.map((part) => part.text ?? '').join(' ')}`;
-    return content.findLast((part) => part.type === 'text')?.text ?? '';
+    // a gateway may have joined what came after a tool's result to it
+    const last = content.findLast((part) => part.type === 'tool_result' || (part.type === 'text' && !part.text.startsWith('<system-reminder>')));
+    if (last?.type !== 'tool_result') return last?.text ?? '';
+    const result = last.content;
+    return `say it gave: ${typeof result === 'string' ? result : result.map((part) => part.text ?? '').join(' ')}`;
 }

@@ -1,0 +1,3 @@
+import { claudeTests } from './claude.mjs';
+
+claudeTests({ hasLiteLLM: true });
