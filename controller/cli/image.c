@@ -13,6 +13,7 @@
 #include "base/core/id.h"
 #include "base/core/mem.h"
 #include "base/net/http.h"
+#include "config/tenancy.h"
 #include "controller/start.h"
 
 #include <errno.h>
@@ -37,7 +38,9 @@ struct build {
     const char *base, *rootfs;
     const char *name; /* of the new image, as given */
     struct slice repository, tag;
-    char *server; /* the sandbox-agent binary; owned */
+    const char *endpoint;
+    char *template_image, *template_endpoint; /* owned */
+    char *server;                             /* the sandbox-agent binary; owned */
     struct image_agent agents[IMAGE_AGENTS_MAX];
     size_t n_agents;
     char *image;          /* what the container is made of: an image's id; owned */
@@ -457,31 +460,84 @@ static int agents_parse(struct build *b, struct slice list, struct err *err)
     return 0;
 }
 
-static const char *endpoint(void)
+/* What a template says, where no option says otherwise: its image's name, its agents, its engine. */
+static int template_read(struct build *b, const struct tenancy *t, const char *wanted, struct err *err)
 {
-    const char *given = command_option("--endpoint");
-    if (given == NULL)
-        given = getenv("DOCKER_HOST");
-    return given != NULL && given[0] != '\0' ? given : DOCKER_SOCKET;
+    const struct config_template *it = tenancy_template(t, slice_str(wanted));
+    if (it == NULL)
+        return err_set(err, E_NOT_FOUND, "%.*s has no template `%s`", SL_ARG(t->file), wanted);
+    if (it->image.n > 0 && b->name == NULL)
+        b->name = b->template_image = mem_strndup(it->image.p, it->image.n);
+    for (size_t i = 0; i < it->n_providers && b->endpoint == NULL; i++)
+        if (it->providers[i]->kind == PROVIDER_DOCKER)
+            b->endpoint = b->template_endpoint =
+                mem_strndup(it->providers[i]->endpoint.p, it->providers[i]->endpoint.n);
+    for (size_t i = 0; i < it->n_agents; i++) {
+        bool is_given = false; /* from a folder, say */
+        for (size_t k = 0; k < b->n_agents; k++)
+            is_given = is_given || slice_eq_str(it->agents[i], b->agents[k].name);
+        int code = is_given ? 0 : agents_parse(b, it->agents[i], err);
+        if (code != 0)
+            return err_prefix(err, "template %s", wanted);
+    }
+    return 0;
+}
+
+static int template_apply(struct build *b, const char *wanted, struct err *err)
+{
+    const char *path = command_option("-c") != NULL ? command_option("-c") : "reeve.yaml";
+    struct config_problems problems;
+    struct tenancy *t = NULL;
+    config_problems_init(&problems);
+    int code = tenancy_load(path, &problems, &t);
+    if (code == 0) {
+        code = template_read(b, t, wanted, err);
+        tenancy_unref(t);
+    } else {
+        struct buf out = BUF_INIT((size_t)256 * 1024);
+        config_problems_print(&problems, &out);
+        (void)fputs(buf_cstr(&out), stderr);
+        buf_fini(&out);
+        (void)err_set(err, code, "%s is not valid", path);
+    }
+    config_problems_fini(&problems);
+    return code;
+}
+
+/* What is to be made, from the options, the template, the environment, in this order. */
+static int wish_read(struct build *b, struct err *err)
+{
+    const char *agents = command_option("--agents"), *server = command_option("--server"),
+               *template = command_option("--template");
+    b->name = command_option("--tag");
+    b->endpoint = command_option("--endpoint");
+    b->server = server != NULL ? mem_strdup(server) : beside_binary("sandbox-agent");
+    int code = agents_parse(b, agents != NULL ? slice_str(agents) : SLICE_EMPTY, err);
+    if (code == 0 && template != NULL)
+        code = template_apply(b, template, err);
+    if (b->endpoint == NULL)
+        b->endpoint = getenv("DOCKER_HOST");
+    if (b->endpoint == NULL || b->endpoint[0] == '\0')
+        b->endpoint = DOCKER_SOCKET;
+    if (code == 0)
+        code = tag_parse(b, b->name != NULL ? b->name : TAG_DEFAULT, err);
+    if (code == 0 && access(b->server, R_OK) != 0)
+        code = err_set(err, E_NOT_FOUND, "the sandbox-agent server %s: %s", b->server, strerror(errno));
+    return code;
 }
 
 static int build(const struct command *cmd)
 {
     (void)cmd;
     struct build b = {.base = command_option("--base"), .rootfs = command_option("--rootfs")};
-    const char *tag = command_option("--tag");
-    const char *agents = command_option("--agents"), *server = command_option("--server");
     struct err err = {0};
     if ((b.base == NULL) == (b.rootfs == NULL))
         return command_usage_error("exactly one of --base and --rootfs says what to build on");
-    b.server = server != NULL ? mem_strdup(server) : beside_binary("sandbox-agent");
-    int code = tag_parse(&b, tag != NULL ? tag : TAG_DEFAULT, &err);
+    if (command_option("-c") != NULL && command_option("--template") == NULL)
+        return command_usage_error("-c says where the template of --template is");
+    int code = wish_read(&b, &err);
     if (code == 0)
-        code = agents_parse(&b, agents != NULL ? slice_str(agents) : SLICE_EMPTY, &err);
-    if (code == 0 && access(b.server, R_OK) != 0)
-        code = err_set(&err, E_NOT_FOUND, "the sandbox-agent server %s: %s", b.server, strerror(errno));
-    if (code == 0)
-        code = engine_open(&b.engine, endpoint(), &err);
+        code = engine_open(&b.engine, b.endpoint, &err);
     if (code == 0)
         code = make(&b, &err);
     if (code == 0)
@@ -493,12 +549,16 @@ static int build(const struct command *cmd)
     engine_close(&b.engine);
     mem_free(b.server);
     mem_free(b.image);
+    mem_free(b.template_image);
+    mem_free(b.template_endpoint);
     return code == 0 ? EXIT_DONE : code == E_UNAVAILABLE ? EXIT_UNREACHABLE : EXIT_REFUSED;
 }
 
 static const struct option_row build_options[] = {
     {"--base", "IMAGE", "an image that the engine has"},
     {"--rootfs", "PATH", "instead of --base: a root file system, a folder or a tar archive"},
+    {"--template", "NAME", "the agents, the image's name and the engine that a template names"},
+    {"-c", "FILE", "the configuration with that template; default reeve.yaml"},
     {"--tag", "NAME[:TAG]", "the new image's name; default " TAG_DEFAULT},
     {"--agents", "A,B=FOLDER", "agents to put in, fetched by npm or from a folder"},
     {"--server", "FILE", "the sandbox-agent server; default: beside the `reeve` binary"},

@@ -82,6 +82,27 @@ test('on an image of the engine, with an agent from a folder; built again it is 
     assert.equal(passwd.text.trim(), '1', 'the user is there once');
 });
 
+test('what a template names: its agents, its image, its engine', { timeout: 120000 }, async () => {
+    const at = path.join(folder, 'named');
+    const made = await runReeve(['init', at, '--listen', '127.0.0.1:0']);
+    assert.equal(made.code, 0, made.err);
+    const file = path.join(at, 'reeve.yaml');
+    const providers = `providers:\n  here: {kind: local}\n  box: {kind: docker, endpoint: "${docker.endpoint}"}\n`;
+    const template = 'templates:\n  boxed: {providers: [here, box], image: "named/by:template", server: {agents: [mock, own]}}\n';
+    const rest = fs.readFileSync(file, 'utf8').replace(/^providers:\n( .*\n)+/m, providers).replace(/^templates:\n( .*\n)+/m, template).replace(/templates: \[[^\]]*\]/, 'templates: [boxed]');
+    fs.writeFileSync(file, rest);
+    const args = ['image', 'build', '--base', 'reeve/agent:latest', '-c', file, '--template'];
+    const unknown = await runReeve([...args, 'boxed']);
+    assert.deepEqual([unknown.code, /template boxed: agent `own` is not one of/.test(unknown.err)], [1, true], unknown.err);
+    const built = await runReeve([...args, 'boxed', '--agents', `own=${path.join(folder, 'own')}`, '--json']);
+    assert.equal(built.code, 0, built.err);
+    const { image, agents } = JSON.parse(built.out);
+    assert.deepEqual([image, agents.sort()], ['named/by:template', ['mock', 'own']]);
+    assert.equal((await inside('named/by:template', ['own-acp'])).text.trim(), 'second');
+    const none = await runReeve([...args, 'absent']);
+    assert.deepEqual([none.code, /has no template `absent`/.test(none.err)], [1, true], none.err);
+});
+
 test('from a folder: owners, modes, links and names as they are', { timeout: 120000 }, async () => {
     const tree = path.join(folder, 'tree');
     fs.mkdirSync(tree);
