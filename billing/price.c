@@ -132,7 +132,7 @@ static const struct price_model *find_by_name(struct look_up *l, struct slice na
 static const struct price_model *find_by_report(struct look_up *l, const struct price_query *q,
                                                 const char **ret_how)
 {
-    struct slice said = q->provider, rest = q->model, bare;
+    struct slice said = q->provider, rest = q->model.n > 0 ? q->model : SLICE_EMPTY, bare;
     if (said.n == 0 && !slice_cut(&rest, '/', &said))
         said = SLICE_EMPTY;
     l->provider = provider_plain(said);
@@ -166,8 +166,11 @@ const struct price_model *price_find(const struct price_table *p, const struct p
     struct look_up l = {p, SLICE_EMPTY};
     const char *how;
     bool is_name_alone = q->group.n == 0 && q->provider.n == 0;
-    const struct price_model *m =
-        is_name_alone ? find_by_name(&l, q->model, &how) : find_by_report(&l, q, &how);
+    const struct price_model *m = NULL;
+    if (is_name_alone && q->model.n > 0)
+        m = find_by_name(&l, q->model, &how);
+    else if (q->model.n > 0 || q->group.n > 0)
+        m = find_by_report(&l, q, &how);
     if (ret_how != NULL)
         *ret_how = m != NULL ? how : "no name of it is in the price file";
     return m;

@@ -104,7 +104,7 @@ void starter_prices(struct buf *out)
     (void)buf_str(
         out,
         "# Prices in `currency` for a million tokens, as exact decimals. Give every change a new version.\n"
-        "# These are examples: look up your provider's list.\n"
+        "# These are examples: look up your provider's list, or import LiteLLM's: reeve prices import.\n"
         "currency: USD\n"
         "version: \"2026-11-01\"\n"
         "models:\n"

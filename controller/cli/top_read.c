@@ -14,8 +14,9 @@
 #include "base/core/id.h"
 #include "base/core/mem.h"
 
-#define CALL_MS  10000
-#define PAGE_MAX 500
+#define CALL_MS   10000
+#define PAGE_MAX  500
+#define PAGES_MAX 200 /* of one list: a controller that never ends it is not followed */
 
 struct spend {
     struct slice id;
@@ -110,7 +111,7 @@ static int read_usage_of(struct reading *r, struct top_tenant *t, bool is_today,
     struct buf path = BUF_INIT(4096), after = BUF_INIT(2048);
     i128 *to = is_today ? &t->today : &t->month, before = *to;
     char day[16];
-    int year, month, of_month, code;
+    int year, month, of_month, code, pages = 0;
     time_civil(r->s->at_ms, &year, &month, &of_month);
     (void)snprintf(day, sizeof(day), "%04d-%02d-%02d", year, month, is_today ? of_month : 1);
     do {
@@ -131,7 +132,8 @@ static int read_usage_of(struct reading *r, struct top_tenant *t, bool is_today,
         if (next.p != NULL)
             (void)buf_slice(&after, next);
         api_answer_fini(&a);
-    } while (after.n > 0);
+    } while (after.n > 0 && ++pages < PAGES_MAX);
+    r->s->is_cut = r->s->is_cut || after.n > 0;
     buf_fini(&path);
     buf_fini(&after);
     return code;
@@ -189,7 +191,7 @@ static void workspace_take(struct reading *r, struct top_tenant *t, const struct
 static int read_workspaces(struct reading *r, struct top_tenant *t)
 {
     struct buf path = BUF_INIT(4096), after = BUF_INIT(1024);
-    int code;
+    int code, pages = 0;
     do {
         struct api_answer a;
         buf_reset(&path);
@@ -202,10 +204,11 @@ static int read_workspaces(struct reading *r, struct top_tenant *t)
             workspace_take(r, t, ws);
         struct slice next = json_string(json_get(a.json, "next"));
         buf_reset(&after);
-        if (next.p != NULL && !r->s->is_cut)
+        if (next.p != NULL && r->s->n_workspaces < TOP_WORKSPACES_MAX)
             (void)buf_slice(&after, next);
         api_answer_fini(&a);
-    } while (after.n > 0);
+    } while (after.n > 0 && ++pages < PAGES_MAX);
+    r->s->is_cut = r->s->is_cut || after.n > 0;
     buf_fini(&path);
     buf_fini(&after);
     return code;

@@ -247,6 +247,9 @@ static void test_precedence(void **state)
         if (strcmp(found, rows[i].row != NULL ? rows[i].row : "") != 0 || strstr(how, rows[i].how) == NULL)
             fail_msg("(%s, %s, %s): `%s` by %s", rows[i].model, rows[i].group, rows[i].provider, found, how);
     }
+    assert_null(price_find(f.table, &(struct price_query){.model = SLICE_NULL}, NULL));
+    assert_null(price_find(f.table, &(struct price_query){.provider = SL("openai")}, NULL));
+    assert_non_null(price_find(f.table, &(struct price_query){.group = SL("fast")}, NULL));
     char longest[MODEL_NAME_MAX];
     memset(longest, 'a', sizeof(longest));
     struct price_query q = {slice_of(longest, sizeof(longest)), slice_of(longest, sizeof(longest)),
