@@ -285,7 +285,9 @@ static void on_fleet_posted(const struct billing_batch_answer *a, void *data)
 /* Step 2. */
 static void fleet_post(struct deciding *x)
 {
-    x->repost = (struct repost){.event = &x->event, .owner = &x->owner, .tenant = x->payer};
+    x->extra[0] = store_append(AUDIT_LOG, x->d.audit); /* who pays is told why, too */
+    x->repost = (struct repost){
+        .event = &x->event, .owner = &x->owner, .tenant = x->payer, .extra = x->extra, .n_extra = 1};
     batch_repost(x->billing, &x->repost, on_fleet_posted, x);
 }
 
@@ -316,6 +318,7 @@ static struct slice mark_write(struct deciding *x)
     jsonw_kslice(&w, "user", x->owner.user);
     jsonw_kslice(&w, "reason", x->d.reason);
     jsonw_kslice(&w, "by", x->d.actor);
+    jsonw_kslice(&w, "audit", x->d.audit);
     jsonw_object_end(&w);
     must(!text.is_full); /* every part of it is bounded */
     struct slice out = arena_slice(&x->arena, buf_view(&text));
@@ -339,7 +342,8 @@ static bool mark_read(struct arena *a, struct slice mark, struct billing_decisio
                 {"workspace_id", &d->owner.workspace_id},
                 {"user", &d->owner.user},
                 {"reason", &d->reason},
-                {"by", &d->actor}};
+                {"by", &d->actor},
+                {"audit", &d->audit}};
     bool is_whole = true;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct slice text = json_string(json_get(j, rows[i].name));
@@ -430,6 +434,7 @@ static void fleet_decide(struct deciding *x, struct slice mark, struct slice key
         x->d.owner = marked.owner;
         x->d.reason = marked.reason;
         x->d.actor = marked.actor;
+        x->d.audit = marked.audit;
     }
     if (x->d.kind == SUSPENSE_DISMISS) {
         fleet_dismiss(x);

@@ -219,6 +219,7 @@ test('each decision once in the audit log, with who and why', async () => {
     const ofFleet = (await all(fleet)).filter((e) => e.action.startsWith('suspense.'));
     for (const e of [...ofTenant, ...ofFleet]) assert.match(e.actor, /operations/);
     assert.equal(new Set(ofTenant.map((e) => e.subject)).size, ofTenant.length);
+    assert.equal(ofTenant.filter((e) => e.action === 'suspense.attribute').length, ofFleet.filter((e) => e.action === 'suspense.attribute').length);
     assert.equal(new Set(ofFleet.map((e) => e.subject)).size, ofFleet.length);
     assert.equal(ofTenant.find((e) => e.action === 'suspense.adjust').detail, 'final count');
     assert.equal(ofFleet[0].detail, 'to acme/alice/dev: their old deployment');

@@ -454,6 +454,7 @@ static void test_fleet_faults(void **state)
         assert_non_null(strstr(buf_cstr(&f->text), "\"outcome\":\"posted\""));
         assert_books(f, PLAIN_COST, "0");
         assert_int_equal(audits(f, ""), 1);
+        assert_int_equal(audits(f, "acme"), 1);
         assert_int_equal(waits(f, ""), 0);
         post(f, &e, 1);
         assert_answer(f, 0, 1, "");
@@ -466,6 +467,7 @@ static void test_fleet_faults(void **state)
         decide_through_faults(f, SUSPENSE_RETRY, "", waiting[0], fault, at, is_killed);
         assert_books(f, PLAIN_COST, "0");
         assert_int_equal(audits(f, ""), 1);
+        assert_int_equal(audits(f, "acme"), 1);
         assert_int_equal(waits(f, ""), 0);
     })
 }

@@ -3,7 +3,7 @@
 
 #include "tests/unit/billing_fixture.h"
 
-enum { WORKSPACES = 120, EVENTS = 1500 };
+enum { WORKSPACES = 120, EVENTS = 900 };
 
 struct made {
     char id[16], namespace[8], workspace[8], workspace_id[16], user[8], day[12];
