@@ -446,6 +446,7 @@ static int options_set(struct curl_call *call, const struct curl_options *o, int
     SET(call, CURLOPT_NOSIGNAL, 1L);
     SET(call, CURLOPT_QUICK_EXIT, 1L);
     SET(call, CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(call, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2); /* or newer */
     SET(call, CURLOPT_FOLLOWLOCATION, 0L);
     SET(call, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     SET(call, CURLOPT_URL, o->url);

@@ -343,6 +343,17 @@ test('clients that stall in the handshake stop nobody, and are dropped', { timeo
         }
     }));
 
+test('an early refusal reaches a client that is still sending', () =>
+    withListener(first, async (reeve, port) => {
+        const big = path.join(reeve.folder, 'big');
+        fs.writeFileSync(big, Buffer.alloc(16 << 20, 'x'));
+        for (const more of [['-H', 'Expect:'], ['-H', 'Expect:', '-H', 'Transfer-Encoding: chunked']]) {
+            const got = curl(port, [...more, '-H', `Authorization: Bearer ${reeve.key('acme owner')}`, '-X', 'PUT', '--data-binary', `@${big}`], '/v1/workspaces/a/b');
+            assert.equal(got.error, '');
+            assert.equal(JSON.parse(got.text).status, 413);
+        }
+    }));
+
 test('plain HTTP on the TLS port is told so', () =>
     withListener(first, async (reeve, port) => {
         const got = await new Promise((resolve, reject) => {

@@ -426,6 +426,29 @@ static void test_key_updates_and_half_close(void **state)
     tls_server_free(s);
 }
 
+static void test_client_that_cuts(void **state)
+{
+    static const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
+    struct tls_server *s = server_of(&one, NULL, NULL);
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ARRAY_LEN(versions); i++) {
+        struct visit v;
+
+        visit(&v, s, &(struct client_wish){.version = versions[i]});
+        exchange_words(&v);
+        link_say(&v.link, "half a requ");
+        link_end(&v.link); /* without close_notify */
+        WAIT_FOR(v.near.error != 0);
+        assert_int_equal(v.near.error, E_IO);
+        assert_false(v.near.is_eof);
+        assert_true(peer_heard(&v.near, "half a requ"));
+        visit_end(&v);
+    }
+    tls_server_free(s);
+}
+
 /* A client that updates keys without end and takes nothing is not answered without end. */
 static void test_key_update_flood(void **state)
 {
@@ -991,6 +1014,7 @@ int main(void)
         TEST(test_chain_is_sent),
         TEST(test_client_renegotiation),
         TEST(test_key_updates_and_half_close),
+        TEST(test_client_that_cuts),
         TEST(test_key_update_flood),
         TEST(test_tickets),
         TEST(test_replacing_touches_no_connection),
