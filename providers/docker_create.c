@@ -4,8 +4,6 @@
  * paths: the name is taken: E_EXISTS, and the caller looks whose it is; the image is not there: it is pulled,
  * and the caller comes again; a crash in between leaves a volume that the next attempt takes. Nothing secret
  * is in what the engine is told here. */
-#include <stdio.h>
-#include <string.h>
 #include <sys/sysinfo.h>
 
 #include "base/core/id.h"

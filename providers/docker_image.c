@@ -215,10 +215,10 @@ static void on_pulled(int code, const struct docker_answer *a, const struct err 
         why = m->err;
         why.code = failure_code(a->status, slice_str(why.msg));
     }
-    if (why.code == 0) {
-        struct docker_image *gone = m;
+    if (why.code == 0 ||
+        why.code == E_UNAVAILABLE) { /* it is there; or the engine is away, and says so itself */
         waiters_tell(m);
-        image_free(gone);
+        image_free(m);
         return;
     }
     m->err = why;

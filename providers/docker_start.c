@@ -4,7 +4,6 @@
  * container, inspect for the first process, and let init start the server. Failure paths: a first process
  * that ends at once: its exit status and last words; a container that the engine cannot start: the engine's
  * words. Each look decides anew from what the engine says, so any step may be repeated after a crash. */
-#include <string.h>
 
 #include "base/core/mem.h"
 #include "providers/docker.h"

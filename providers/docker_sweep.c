@@ -4,7 +4,6 @@
  * anybody who works on them are removed one by one. Failure paths: what cannot be removed stays for the next
  * time; a folder that goes while its sandbox is about to be made is made again by that. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/core/log.h"
 #include "base/core/mem.h"
