@@ -143,7 +143,7 @@ static int missing(const char *name, struct err *err)
     return err_set(err, E_INVALID, "%s: missing", name);
 }
 
-/* Float seconds as text ("1795227046.470884") to milliseconds, cut, without a double in between. */
+/* Float seconds as text ("1795227046.470884") to milliseconds, cut, without floating point in between. */
 static int time_of(const struct json *event, int64_t *ret_ms, struct err *err)
 {
     struct slice text = json_number_text(json_get(event, "endTime")), whole;

@@ -2,6 +2,7 @@
 // a wheel that is fetched once into build/.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { root } from './lib.mjs';
 
@@ -15,14 +16,16 @@ function run(command, args) {
     return made.stdout;
 }
 
-/** Of a virtual environment somewhere in build/, two folders deep at most. */
+/** Of a proxy that tests/e2e/install-litellm has installed, if it is of this release. */
 function installedList() {
-    const folders = (at) => (fs.existsSync(at) ? fs.readdirSync(at, { withFileTypes: true }).filter((it) => it.isDirectory()).map((it) => path.join(at, it.name)) : []);
-    const build = path.join(root, 'build');
-    for (const venv of [...folders(build), ...folders(build).flatMap(folders)])
-        for (const python of folders(path.join(venv, 'lib')))
-            for (const list of [path.join(python, 'site-packages/litellm', name)]) if (fs.existsSync(list)) return list;
-    return undefined;
+    const names = (folder) => (fs.existsSync(folder) ? fs.readdirSync(folder).map((it) => path.join(folder, it)) : []);
+    return names(path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'reeve'))
+        .filter((venv) => fs.existsSync(path.join(venv, '.installed')))
+        .flatMap((venv) => names(path.join(venv, 'lib')))
+        .map((python) => path.join(python, 'site-packages'))
+        .filter((packages) => fs.existsSync(path.join(packages, `litellm-${release}.dist-info`)))
+        .map((packages) => path.join(packages, 'litellm', name))
+        .find((file) => fs.existsSync(file));
 }
 
 /** The list's path. */
