@@ -17,10 +17,11 @@
 #include <string.h>
 #include <utlist.h>
 
-#define CONNECT_MS ((int64_t)10 * 1000)
-#define HELLO_MS   ((int64_t)10 * 1000)
-#define TICK_MS    50   /* while somebody waits for tokens */
-#define SWEEP_MS   1000 /* idle connections */
+#define CONNECT_MS     ((int64_t)10 * 1000) /* to one address */
+#define CONNECT_ALL_MS ((int64_t)30 * 1000) /* to one after another */
+#define HELLO_MS       ((int64_t)10 * 1000)
+#define TICK_MS        50   /* while somebody waits for tokens */
+#define SWEEP_MS       1000 /* idle connections */
 
 struct egress {
     struct controller *c;
@@ -36,7 +37,8 @@ struct egress {
     int64_t swept_ms;
     struct reserved_set *reserved; /* NULL once it closes */
     bool has_reserved;             /* it is not yet closed */
-    bool has_timer, is_ticking, is_closing, is_closed_told;
+    size_t n_throttled;            /* streams that wait for tokens */
+    bool has_timer, is_closing, is_closed_told;
     void (*closed)(void *data);
     void *closed_data;
     struct egress_meter meter;
@@ -54,6 +56,7 @@ struct egress_open {
     struct connect_op *connecting;
     struct address addresses[RESOLVE_ADDRESSES_MAX];
     size_t n_addresses, at;
+    int64_t connect_end_ms; /* monotonic; 0: not yet connecting */
     enum network_sni sni;
     bool is_why, is_cancelled, is_deferred;
     int code;
@@ -261,7 +264,7 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
         open_free(o);
         return;
     }
-    if (code != 0 && o->at < o->n_addresses) {
+    if (code != 0 && o->at < o->n_addresses && now_mono(e) < o->connect_end_ms) {
         connect_next(o);
         return;
     }
@@ -279,10 +282,8 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
     o->stream = &es->base;
     note(e, o->workspace, ws, DECISION_ALLOWED, &o->target, &o->verdict);
     o->workspace = o->tenant = NULL;
-    if (!e->is_ticking) {
-        e->is_ticking = true;
-        timer_repeat(&e->tick, TICK_MS);
-    }
+    if (!timer_is_active(&e->tick))
+        timer_start(&e->tick, SWEEP_MS);
     finish(o, 0);
 }
 
@@ -290,9 +291,13 @@ static void connect_next(struct egress_open *o)
 {
     struct endpoint to = {.port = o->target.port};
     char text[ADDRESS_TEXT_MAX];
+    int64_t now = now_mono(o->e), left;
+    if (o->connect_end_ms == 0)
+        o->connect_end_ms = now + CONNECT_ALL_MS;
+    left = o->connect_end_ms - now;
     address_format(&o->addresses[o->at++], text);
     (void)snprintf(to.host, sizeof to.host, "%s", text);
-    o->connecting = stream_connect(o->e->loop, &to, CONNECT_MS, on_connected, o);
+    o->connecting = stream_connect(o->e->loop, &to, left < CONNECT_MS ? left : CONNECT_MS, on_connected, o);
 }
 
 /* Everything is looked at anew: the configuration may have changed while the name was resolved. */
@@ -455,8 +460,12 @@ void egress_moved(struct egress_stream *s, size_t in, size_t out)
 bool egress_must_wait(struct egress_stream *s)
 {
     int64_t mono = now_mono(s->egress);
-    if (!s->is_throttled)
-        s->is_throttled = account_is_overdrawn(s->workspace, mono) || account_is_overdrawn(s->tenant, mono);
+    struct egress *e = s->egress;
+    if (s->is_throttled)
+        return true;
+    s->is_throttled = account_is_overdrawn(s->workspace, mono) || account_is_overdrawn(s->tenant, mono);
+    if (s->is_throttled && e->n_throttled++ == 0 && !e->is_closing)
+        timer_start(&e->tick, TICK_MS);
     return s->is_throttled;
 }
 
@@ -464,6 +473,7 @@ void egress_ended(struct egress_stream *s)
 {
     struct egress *e = s->egress;
     DL_DELETE(e->streams, s);
+    e->n_throttled -= s->is_throttled;
     e->stats.open--;
     account_closed(s->workspace);
     account_closed(s->tenant);
@@ -524,18 +534,22 @@ static void on_tick(void *data)
     struct egress *e = data;
     struct egress_stream *s, *tmp;
     int64_t mono = now_mono(e);
-    DL_FOREACH_SAFE (e->streams, s, tmp)
-        if (s->is_throttled && !account_is_overdrawn(s->workspace, mono) &&
-            !account_is_overdrawn(s->tenant, mono))
-            egress_stream_go_on(s);
+    DL_FOREACH_SAFE (e->streams, s, tmp) {
+        if (e->n_throttled == 0)
+            break;
+        if (!s->is_throttled || account_is_overdrawn(s->workspace, mono) ||
+            account_is_overdrawn(s->tenant, mono))
+            continue;
+        s->is_throttled = false;
+        e->n_throttled--;
+        egress_stream_go_on(s);
+    }
     if (mono - e->swept_ms >= SWEEP_MS) {
         e->swept_ms = mono;
         sweep(e, mono);
     }
-    if (e->streams == NULL) {
-        e->is_ticking = false;
-        timer_stop(&e->tick);
-    }
+    if (e->streams != NULL && !e->is_closing)
+        timer_start(&e->tick, e->n_throttled > 0 ? TICK_MS : SWEEP_MS);
 }
 
 /* --- life --- */

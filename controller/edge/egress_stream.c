@@ -290,9 +290,8 @@ void egress_stream_cut(struct egress_stream *s)
 
 void egress_stream_go_on(struct egress_stream *s)
 {
-    if (!s->is_throttled || s->is_cut || s->is_broken)
+    if (s->is_cut || s->is_broken)
         return;
-    s->is_throttled = false;
     if (s->wants_read)
         stream_read_start(s->inner);
     drain(s);

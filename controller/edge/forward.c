@@ -141,10 +141,8 @@ static void on_head(struct http_call *call, const struct http_response *r, void 
             !slice_ieq_str(r->headers[i].name, "content-length"))
             h[n++] = r->headers[i];
     f->is_answered = true;
-    (void)exchange_head(f->ex, r->status, h, n,
-                        r->has_length && !r->has_no_body ? r->length
-                        : r->has_no_body                 ? 0
-                                                         : EXCHANGE_LENGTH_UNKNOWN);
+    /* of a HEAD as well: the length that a GET would have */
+    (void)exchange_head(f->ex, r->status, h, n, r->has_length ? r->length : EXCHANGE_LENGTH_UNKNOWN);
     exchange_flush(f->ex);
 }
 

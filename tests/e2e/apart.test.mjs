@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import os from 'node:os';
 import { NameServer } from './dns.mjs';
 import { Reeve } from './lib.mjs';
-import { serveHttp, stop } from './outside.mjs';
+import { serveHttp, stop, useTools } from './outside.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 const word = 'the-secret-of-the-host';
@@ -37,10 +37,13 @@ before(async () => {
     const names = { 'outside.test': [{ a: '127.0.0.1' }], 'metadata.google.internal': [{ a: '169.254.169.254' }] };
     hosts.forEach((h, i) => (names[`host${i}.test`] = [{ a: h.address().address }]));
     dns = await NameServer.start(names);
+    const image = {};
+    await useTools({ templates: { coding: image } });
     reeve = await Reeve.start({
         tag: 'apart',
         gateway: `http://127.0.0.1:${gateway.address().port}`,
         edit: (config) => {
+            Object.assign(config.templates.coding, image);
             config.resolve = { servers: [dns.address], timeout: '2s' };
             // the gateway and Reeve's own port are exempted on purpose: in vain
             const own = Number(config.listen.split(':')[1]);

@@ -38,7 +38,8 @@ before(async () => {
             return;
         }
         if (rq.url.startsWith('/bytes?')) {
-            answer.end(Buffer.alloc(Number(rq.url.slice(7)), 'x'));
+            const bytes = Number(rq.url.slice(7));
+            answer.writeHead(200, { 'content-length': bytes }).end(rq.method === 'HEAD' ? '' : Buffer.alloc(bytes, 'x'));
             return;
         }
         let bytes = 0;
@@ -89,6 +90,11 @@ before(async () => {
                 },
             };
             config.templates.slow = { ...coding, network: { allow: [`shop.test:${port}`], limits: { new_per_second: 2 } } };
+            config.templates.drowsy = {
+                ...coding,
+                network: { allow: [`shop.test:${port}`] },
+                idle: { suspend_after: '3s' },
+            };
             for (const sni of ['require', 'allow-missing', 'ignore'])
                 config.templates[`sni-${sni}`] = { ...coding, network: { allow: ['tls.test:1-65535'], sni } };
             for (const t of Object.values(config.tenants)) t.templates = Object.keys(config.templates);
@@ -141,6 +147,8 @@ test('curl reaches what the list has, through a tunnel and without', async () =>
     }
     const below = await curl(`http://api.shop.test:${port}/`);
     assert.equal(below.stdout, `hello from api.shop.test:${port}, 0 bytes`, JSON.stringify(below));
+    const head = await curl('--head', `http://shop.test:${port}/bytes?12345`);
+    assert.match(head.stdout, /^HTTP\/1\.1 200 [^]*content-length: 12345\r\n/i);
 });
 
 test('what is not on the list is refused, with the reason, and its name is not even asked for', async () => {
@@ -178,10 +186,9 @@ test('decisions are listed, explained, counted and audited', async () => {
     assert.match(why(`other.test:${port}`, 1), /refused[^]*not on the list/);
     assert.equal(reeve.command('egress', 'why', 'alice/dev', '0x7f.1:80').status, 1);
     const audit = await reeve.api('GET', '/v1/audit?limit=500');
-    if (audit.status === 200) {
-        const entries = audit.body.items.filter((e) => e.action === 'egress.refused');
-        assert.equal(entries.filter((e) => e.detail.includes('other.test')).length, 1, 'once for one target');
-    }
+    assert.equal(audit.status, 200, audit.text);
+    const entries = audit.body.items.filter((e) => e.action === 'egress.refused');
+    assert.equal(entries.filter((e) => e.detail.includes('other.test')).length, 1, 'once for one target');
     const metrics = await reeve.api('GET', '/metrics', { key: 'fleet owner' });
     assert.match(metrics.text, /reeve_egress_decisions_total\{decision="refused"\} [1-9]/);
 });
@@ -344,6 +351,28 @@ test('a reload cuts what is no longer allowed, and nothing else', async () => {
     delete reeve.config.tenants.acme.network;
     reeve.config.templates.coding.network.allow = [`shop.test:${port}`, `*.shop.test:${port}`];
     await reload();
+});
+
+test('traffic keeps a workspace awake, attempts that are refused do not', { timeout: 180000 }, async () => {
+    const place = 'alice/drowsy';
+    await workspace(place, 'drowsy');
+    const state = async () => (await reeve.api('GET', `/v1/workspaces/${place}`)).body.state;
+    const loop = async (name) => {
+        const made = await reeve.api('POST', `/w/${place}/v1/processes`, {
+            body: { command: '/bin/sh', args: ['-c', `while true; do curl -s -o /dev/null http://${name}:${port}/; sleep 0.2; done`] },
+        });
+        assert.equal(made.status, 200, made.text);
+    };
+    await loop('shop.test');
+    const from = (await egress(place)).allowed;
+    for (const end = Date.now() + 8000; Date.now() < end; await new Promise((r) => setTimeout(r, 500))) assert.equal(await state(), 'ready');
+    assert.ok((await egress(place)).allowed > from + 3);
+    // now the same is refused, and it goes to sleep
+    reeve.config.templates.drowsy.network.allow = [];
+    await reload();
+    await until('it sleeps', 60000, async () => (await state()) === 'suspended');
+    assert.ok((await egress(place)).refused > 3);
+    await reeve.remove(place);
 });
 
 test('a workspace that is deleted takes its connections with it, and its bytes are on the books', async () => {

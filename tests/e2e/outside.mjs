@@ -1,9 +1,11 @@
 // What plays the outside for sandboxes: loopback servers over HTTP and HTTPS, with a certificate authority of their own.
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import path from 'node:path';
+import { rootfs } from './docker.mjs';
+import { target } from './lib.mjs';
 
 const listening = (server, at) =>
     new Promise((resolve, reject) => {
@@ -45,4 +47,24 @@ export class Authority {
         this.key = fs.readFileSync(path.join(folder, 'server.key'));
         this.cert = fs.readFileSync(path.join(folder, 'server.pem'));
     }
+}
+
+const isPackage = (name) => spawnSync('dpkg-query', ['-W', name]).status === 0;
+
+/** With containers: makes the image that has the usual programs, for all templates. Locally they are this machine's. */
+export async function useTools(config) {
+    if (target.provider !== 'docker') return;
+    const image = 'reeve/tools:latest';
+    const packages = ['curl', 'git', 'python3', 'python3-pip', 'python3-requests', ...['npm'].filter(isPackage)];
+    const made = await target.engine.build('--rootfs', rootfs(...packages), '--tag', image, '--json');
+    if (made.code !== 0) throw new Error(`reeve image build: ${made.code} ${made.err}`);
+    for (const template of Object.values(config.templates)) template.image = image;
+}
+
+/** npm as this machine has it, packed into `file`, for sandboxes that have none; false when it is spread over packages. */
+export function packNpm(file) {
+    const folder = path.dirname(path.dirname(fs.realpathSync(execFileSync('sh', ['-c', 'command -v npm'], { encoding: 'utf8' }).trim())));
+    if (!fs.existsSync(path.join(folder, 'bin/npm-cli.js')) || !fs.existsSync(path.join(folder, 'node_modules'))) return false;
+    execFileSync('tar', ['czf', file, '-C', path.dirname(folder), path.basename(folder)]);
+    return true;
 }

