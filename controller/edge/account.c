@@ -52,7 +52,7 @@ bool account_is_exhausted(struct account *a, int64_t wall_ms)
     return a->limits.window_bytes != 0 && a->window_bytes >= a->limits.window_bytes;
 }
 
-int account_open(struct account *a, const char *whose, int64_t mono_ms, int64_t wall_ms,
+int account_open(struct account *a, const char *whose, unsigned line, int64_t mono_ms, int64_t wall_ms,
                  const char **ret_reason, struct err *err)
 {
     const struct config_egress_limits *l = &a->limits;
@@ -60,15 +60,19 @@ int account_open(struct account *a, const char *whose, int64_t mono_ms, int64_t 
         char until[TIME_TEXT_MAX];
         time_format((wall_ms / l->window_ms + 1) * l->window_ms, until);
         *ret_reason = "window_bytes";
-        return err_set(err, E_QUOTA,
-                       "%s has used the %llu bytes of this window (`network.limits.bytes`), which ends %s",
-                       whose, (unsigned long long)l->window_bytes, until);
+        return err_set(
+            err, E_QUOTA,
+            "%s has used the %llu bytes of this window, which ends %s (`network.limits.bytes`, line %u of "
+            "the configuration)",
+            whose, (unsigned long long)l->window_bytes, until, line);
     }
     if (l->tunnels != 0 && a->n_open >= l->tunnels) {
         *ret_reason = "tunnels";
-        return err_set(err, E_RATE,
-                       "%s has %zu connections open, the limit (`network.limits.tunnels`) is %llu", whose,
-                       a->n_open, (unsigned long long)l->tunnels);
+        return err_set(
+            err, E_RATE,
+            "%s has %zu connections open, the limit is %llu (`network.limits.tunnels`, line %u of the "
+            "configuration)",
+            whose, a->n_open, (unsigned long long)l->tunnels, line);
     }
     if (l->new_per_second != 0) {
         bucket_fill(&a->opens, l->new_per_second, 2 * l->new_per_second, mono_ms);
@@ -76,8 +80,9 @@ int account_open(struct account *a, const char *whose, int64_t mono_ms, int64_t 
             *ret_reason = "new_per_second";
             return err_set(
                 err, E_RATE,
-                "%s opens connections too fast, the limit (`network.limits.new_per_second`) is %llu", whose,
-                (unsigned long long)l->new_per_second);
+                "%s opens connections too fast, the limit is %llu (`network.limits.new_per_second`, "
+                "line %u of the configuration)",
+                whose, (unsigned long long)l->new_per_second, line);
         }
         a->opens.left -= 1000;
     }

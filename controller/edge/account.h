@@ -56,8 +56,9 @@ struct account {
 };
 
 /* May one more be opened? 0 and it is counted (account_closed takes it back); or E_RATE, E_QUOTA with a
- * sentence that names the limit. `whose`: "this workspace", "tenant acme". */
-int account_open(struct account *a, const char *whose, int64_t mono_ms, int64_t wall_ms,
+ * sentence that names the limit. `whose`: "this workspace", "tenant acme"; `line`: where its limits stand in
+ * the configuration. */
+int account_open(struct account *a, const char *whose, unsigned line, int64_t mono_ms, int64_t wall_ms,
                  const char **ret_reason, struct err *err);
 void account_closed(struct account *a);
 /* Bytes passed, in either direction. */

@@ -347,11 +347,13 @@ static int slots_take(struct egress_open *o, const struct workspace *ws,
     struct account *of_tenant = account_in(&e->tenants, tenant->name, &tenant->egress_limits);
     char whose[128];
     (void)snprintf(whose, sizeof whose, "tenant %.*s", SL_ARG(tenant->name));
-    int code = account_open(of_tenant, whose, now_mono(e), now_wall(e), &o->verdict.reason, err);
+    int code = account_open(of_tenant, whose, tenant->network_line, now_mono(e), now_wall(e),
+                            &o->verdict.reason, err);
     if (code != 0)
         return code;
     o->tenant = of_tenant;
-    code = account_open(of_workspace, "this workspace", now_mono(e), now_wall(e), &o->verdict.reason, err);
+    code = account_open(of_workspace, "this workspace", template->network_line, now_mono(e), now_wall(e),
+                        &o->verdict.reason, err);
     if (code == 0)
         o->workspace = of_workspace;
     return code;

@@ -46,6 +46,12 @@ before(async () => {
         rq.on('data', (part) => (bytes += part.length));
         rq.on('end', () => answer.end(`hello from ${rq.headers.host}, ${bytes} bytes`));
     });
+    outside.on('upgrade', (rq, socket, first) => {
+        socket.on('error', () => {});
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n');
+        socket.write(first);
+        socket.pipe(socket);
+    });
     port = outside.address().port;
     secret = await serveHttp((rq, answer) => answer.end('secret'), { host: '127.0.0.9', port });
     secret.on('connection', () => leaks++);
@@ -308,6 +314,29 @@ test('the TLS hello must name what was asked for', { timeout: 120000 }, async ()
     }
 });
 
+test('who is slow on purpose is not waited for', { timeout: 120000 }, async () => {
+    const place = 'alice/lazy';
+    await workspace(place, 'sni-require');
+    const target = `tls.test:${tlsPort}`;
+    const [head, hello] = await Promise.all([
+        inside(place, 'slow', { first: `CONNECT ${target} HTTP/1.1\r\nHost: `, more: 'x' }),
+        inside(place, 'slow', { first: `CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`, more: '\x16\x03\x01\x20\x00\x01\x00\x1f' }),
+    ]);
+    for (const [what, got] of Object.entries({ head, hello })) assert.ok(got.ms >= 5000 && got.ms < 60000, `${what}: ${JSON.stringify(got)}`);
+    assert.match(hello.got, /^HTTP\/1\.1 200 /);
+    const cut = (await egress(place)).items.find((d) => d.decision === 'cut');
+    assert.equal(cut.reason, 'bad_hello');
+    await reeve.remove(place);
+});
+
+test('an upgrade inside a tunnel is the tunnel\'s business, outside of one it is not passed on', async () => {
+    const ask = `GET /up HTTP/1.1\r\nHost: shop.test:${port}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nping`;
+    const through = await inside('alice/dev', 'raw', `CONNECT shop.test:${port} HTTP/1.1\r\nHost: shop.test:${port}\r\n\r\n${ask}`);
+    assert.match(through, /^HTTP\/1\.1 200 [^]*HTTP\/1\.1 101 [^]*ping$/);
+    const plain = await inside('alice/dev', 'raw', ask.replace('GET /up', `GET http://shop.test:${port}/up`).replace('ping', ''));
+    assert.match(plain, /^HTTP\/1\.1 200 [^]*hello from/);
+});
+
 test('limits: connections, their rate, bytes a second and in a window, idle time', { timeout: 120000 }, async () => {
     await workspace('alice/tight', 'tight');
     await workspace('alice/slow', 'slow');
@@ -315,7 +344,7 @@ test('limits: connections, their rate, bytes a second and in a window, idle time
     const held = await inside('alice/tight', 'hold', { targets: [target, target, target] });
     assert.match(held[0].line, / 200 /);
     assert.match(held[1].line, / 200 /);
-    assert.match(held[2].line, / 429 .*network\.limits\.tunnels/);
+    assert.match(held[2].line, / 429 .*network\.limits\.tunnels`, line \d+ of the configuration/);
     assert.ok(held[0].ms >= 900, `idle after ${held[0].ms} ms`);
     const rate = Object.values(await inside('alice/slow', 'hold', { targets: Array(12).fill(target), send: 'x\r\n\r\n' }));
     assert.ok(rate.filter((r) => / 200 /.test(r.line)).length >= 4);

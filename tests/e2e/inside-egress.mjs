@@ -77,6 +77,20 @@ const modes = {
         s.destroy();
         return got;
     },
+    /** A beginning, then a byte a second of what never ends; how long that was borne. */
+    async slow({ first, more }) {
+        const s = await connected(90000);
+        const from = Date.now();
+        let got = '';
+        s.on('data', (part) => (got += part.toString('latin1')));
+        s.on('error', () => {});
+        s.write(first);
+        let i = 0;
+        const timer = setInterval(() => s.writable && s.write(Buffer.from([more.charCodeAt(Math.min(i++, more.length - 1))])), 1000);
+        await Promise.race([closed(s), new Promise((resolve) => s.on('end', resolve))]);
+        clearInterval(timer);
+        return { got, ms: Date.now() - from };
+    },
     /** TLS through a tunnel, with any name or none. `split`: the hello goes out byte by byte. */
     async tls({ target, servername, split }) {
         const { s, line } = await tunnel(target);

@@ -17,8 +17,8 @@
 static int open_one(struct account *a, int64_t now, const char **ret_reason)
 {
     struct err err = {0};
-    int code = account_open(a, "this workspace", now, now, ret_reason, &err);
-    assert_int_equal(code != 0, err.msg[0] != '\0');
+    int code = account_open(a, "this workspace", 7, now, now, ret_reason, &err);
+    assert_int_equal(code != 0, strstr(err.msg, "line 7 of the configuration") != NULL);
     return code;
 }
 
