@@ -567,7 +567,9 @@ static void resolver_make(struct egress *e)
 {
     const struct config_resolve *r = &e->c->tenancy->resolve;
     struct err err = {0};
-    if (e->resolver != NULL && slice_eq_str(r->servers, e->servers) && r->timeout_ms == e->resolve_timeout_ms)
+    /* those of the system may have changed as well */
+    if (e->resolver != NULL && r->servers.n > 0 && slice_eq_str(r->servers, e->servers) &&
+        r->timeout_ms == e->resolve_timeout_ms)
         return;
     if (e->resolver != NULL)
         resolver_close(e->resolver, on_resolver_closed, e);

@@ -99,7 +99,7 @@ before(async () => {
             config.templates.drowsy = {
                 ...coding,
                 network: { allow: [`shop.test:${port}`] },
-                idle: { suspend_after: '3s' },
+                idle: { suspend_after: '6s' },
             };
             for (const sni of ['require', 'allow-missing', 'ignore'])
                 config.templates[`sni-${sni}`] = { ...coding, network: { allow: ['tls.test:1-65535'], sni } };
@@ -394,7 +394,7 @@ test('traffic keeps a workspace awake, attempts that are refused do not', { time
     };
     await loop('shop.test');
     const from = (await egress(place)).allowed;
-    for (const end = Date.now() + 8000; Date.now() < end; await new Promise((r) => setTimeout(r, 500))) assert.equal(await state(), 'ready');
+    for (const end = Date.now() + 10000; Date.now() < end; await new Promise((r) => setTimeout(r, 500))) assert.equal(await state(), 'ready');
     assert.ok((await egress(place)).allowed > from + 3);
     // now the same is refused, and it goes to sleep
     reeve.config.templates.drowsy.network.allow = [];
