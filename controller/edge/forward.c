@@ -59,10 +59,14 @@ static void refuse(struct exchange *ex, int code, const char *fmt, ...)
 
 void forward_bad_request(int code, const struct err *err, struct buf *out, void *data)
 {
-    struct buf body = BUF_INIT(4096);
+    struct buf body = BUF_INIT(ERR_MSG_MAX * 8);
+    int status = err_http_status(code);
+    char reason[REASON_BYTES_MAX];
     (void)data;
     problem_write(&body, code, slice_str(err->msg), NULL);
-    (void)http_write_status(out, err_http_status(code), NULL);
+    (void)snprintf(reason, sizeof reason, "%s: %.200s", http_reason(status), err->msg);
+    if (http_write_status(out, status, reason) != 0)
+        (void)http_write_status(out, status, NULL); /* a message with a control byte in it */
     (void)http_write_header_str(out, "Content-Type", "application/problem+json");
     (void)http_write_header_u64(out, "Content-Length", body.n);
     (void)http_write_header_str(out, "Connection", "close");

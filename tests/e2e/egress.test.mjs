@@ -268,6 +268,7 @@ test('malformed requests are answered, and nothing is smuggled', async () => {
     for (const [bytes, status] of rows) {
         const got = await inside('alice/dev', 'raw', bytes);
         assert.match(got, new RegExp(`^HTTP/1\\.1 ${status} `), `${bytes.split('\r\n')[0]} -> ${got.split('\r\n')[0]}`);
+        assert.match(got.split('\r\n')[0], /: .{10}/, `no reason: ${got.split('\r\n')[0]}`);
         assert.equal(got.match(/HTTP\/1\.1 /g).length, 1, `two answers to ${bytes.split('\r\n')[0]}`);
     }
     assert.equal(seen.length, reached);
