@@ -29,6 +29,7 @@ struct watch {
 struct entry {
     struct listeners *all;
     char *address;
+    size_t at; /* in the configuration of the start */
     struct tls_server *tls;
     struct config_tls files[TLS_PAIRS_MAX]; /* paths owned; texts NULL */
     size_t n_files;
@@ -260,6 +261,7 @@ int listeners_open(struct loop *l, struct server *server, const struct tenancy *
         uint16_t port = 0;
         if (at->n_tls > 0) {
             struct entry *e = &ls->entries[ls->n_entries];
+            e->at = i;
             code = entry_open(ls, at, e, err);
             tls = e->tls;
         }
@@ -275,17 +277,28 @@ int listeners_open(struct loop *l, struct server *server, const struct tenancy *
     return code;
 }
 
+/* The listener as a new configuration has it; NULL: it has it no more. Several may say port 0, so the place
+ * counts first. */
+static const struct config_listen *entry_find(const struct entry *e, const struct tenancy *t)
+{
+    const struct config_listen *found = NULL;
+    for (size_t i = t->n_listen; i > 0; i--) {
+        const struct config_listen *l = &t->listen[i - 1];
+        if (l->n_tls > 0 && slice_eq_str(l->address, e->address) && (found == NULL || i - 1 >= e->at))
+            found = l;
+    }
+    return found;
+}
+
 void listeners_apply(struct listeners *ls, const struct tenancy *t)
 {
-    for (size_t i = 0; i < ls->n_entries; i++)
-        for (size_t k = 0; k < t->n_listen; k++) {
-            struct entry *e = &ls->entries[i];
-            const struct config_listen *l = &t->listen[k];
-            if (l->n_tls == 0 || !slice_eq_str(l->address, e->address))
-                continue;
-            entry_change(e, l->tls, l->n_tls);
-            watches_open(e, l);
-        }
+    for (size_t i = 0; i < ls->n_entries; i++) {
+        const struct config_listen *l = entry_find(&ls->entries[i], t);
+        if (l == NULL)
+            continue;
+        entry_change(&ls->entries[i], l->tls, l->n_tls);
+        watches_open(&ls->entries[i], l);
+    }
 }
 
 const struct listeners_stats *listeners_stats(const struct listeners *ls)

@@ -279,6 +279,21 @@ test('bad new files leave the old certificate in force and are told; good ones a
         assert.ok(Math.abs(expires - Date.now() / 1000 - 10 * 86400) < 86400);
     }));
 
+test('a reload changes each listener by itself, also where several take any port', () =>
+    withListener(
+        first,
+        async (reeve) => {
+            const ports = reeve.log.filter((line) => line.event === 'listening' && line.tls === true).map((line) => line.port);
+            const shown = async () => Promise.all(ports.map(async (port) => (await ask(port, new https.Agent({ maxCachedSessions: 0 }))).name));
+            assert.deepEqual(await shown(), ['first', 'rsa']);
+            reeve.config.listen[2].tls = { ...second };
+            reeve.writeConfig();
+            assert.equal((await reeve.api('POST', '/v1/reload', { key: 'fleet owner' })).status, 200);
+            assert.deepEqual(await shown(), ['first', 'second']);
+        },
+        { edit: (config) => config.listen.push({ address: '127.0.0.1:0', tls: { ...rsa } }) },
+    ));
+
 test('a reload puts other files in force at once', () =>
     withListener(first, async (reeve, port) => {
         const agent = new https.Agent({ keepAlive: true, maxSockets: 1 });
