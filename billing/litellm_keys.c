@@ -77,6 +77,11 @@ static const char *const paths[] = {[LITELLM_KEY_MAKE] = "key/generate",
                                     [LITELLM_KEY_UNBLOCK] = "key/unblock",
                                     [LITELLM_KEY_REVOKE] = "key/delete"};
 
+/* What is reported call by call. Other work (batches, files, fine-tuning) is not, and management is nothing
+ * for an agent. LiteLLM takes them as prefixes of whole segments. */
+static const char *const allowed_routes[] = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings",
+                                             "/v1/messages", "/v1/responses"};
+
 static void gate_pump(struct litellm_keys *k, struct gate *g);
 
 /* --- the end --- */
@@ -423,7 +428,11 @@ static void generate_write(struct jsonw *w, const struct litellm_key *key)
                    (unsigned long long)key->generation, key->hash);
     jsonw_kstr(w, "key", key->text);
     jsonw_kstr(w, "key_alias", alias);
-    jsonw_kstr(w, "key_type", "llm_api"); /* calls of models, nothing of the management */
+    jsonw_key(w, "allowed_routes");
+    jsonw_array(w);
+    for (size_t i = 0; i < ARRAY_LEN(allowed_routes); i++)
+        jsonw_str(w, allowed_routes[i]);
+    jsonw_array_end(w);
     jsonw_key(w, "metadata");
     jsonw_object(w);
     jsonw_kslice(w, "reeve_tenant", key->tenant);

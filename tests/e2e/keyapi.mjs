@@ -131,8 +131,8 @@ export class KeyApi {
         }
     }
 
-    generate({ key, key_alias, key_type, metadata, ...more }) {
-        if (key_type !== 'llm_api') throw new Error('a key that may do more than call models');
+    generate({ key, key_alias, allowed_routes, metadata, ...more }) {
+        if (!(allowed_routes?.length > 0) || !allowed_routes.every((r) => r.startsWith('/v1/'))) throw new Error('a key that may do more than call models');
         if (!key.startsWith('sk-') || key.length < 16) return failed(400, "LiteLLM Virtual Key must start with 'sk-'", 'bad_request_error');
         if (Object.keys(more).some((name) => /budget|limit/.test(name))) throw new Error('a budget of its own');
         if ([...this.keys.values()].some((k) => k.key_alias === key_alias))

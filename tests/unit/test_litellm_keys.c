@@ -169,16 +169,16 @@ static const char *row_of(const char *more)
 static void test_made(void **state)
 {
     (void)state;
-    char expected[512];
+    char expected[1024];
     set(GENERATE, 200, row_of(",\"key\":\"other\""));
     assert_int_equal(act(LITELLM_KEY_MAKE), 0);
-    (void)snprintf(expected, sizeof(expected),
-                   "{\"key\":\"" TEXT "\",\"key_alias\":\"ws_1-g3-%.8s\",\"key_type\":\"llm_"
-                   "api\",\"metadata\":{"
-                   "\"reeve_tenant\":\"acme\",\"reeve_namespace\":\"alice\",\"reeve_"
-                   "workspace\":\"dev\","
-                   "\"reeve_workspace_id\":\"ws_1\",\"reeve_user\":\"u \\\"1\\\"\"}}",
-                   f.hash);
+    (void)snprintf(
+        expected, sizeof(expected),
+        "{\"key\":\"" TEXT "\",\"key_alias\":\"ws_1-g3-%.8s\",\"allowed_routes\":["
+        "\"/v1/chat/completions\",\"/v1/completions\",\"/v1/embeddings\",\"/v1/messages\","
+        "\"/v1/responses\"],\"metadata\":{\"reeve_tenant\":\"acme\",\"reeve_namespace\":\"alice\","
+        "\"reeve_workspace\":\"dev\",\"reeve_workspace_id\":\"ws_1\",\"reeve_user\":\"u \\\"1\\\"\"}}",
+        f.hash);
     assert_string_equal(f.body, expected);
     set(GENERATE, 200, "{\"key\":\"" TEXT "\"}");
     assert_int_equal(act(LITELLM_KEY_MAKE), 0);
