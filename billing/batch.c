@@ -27,7 +27,9 @@ static void batch_end(struct batch *x)
             rejected[a.n_rejected++] = (struct billing_rejected){i, o->code, o->detail};
         if (o->kind == OUTCOME_REJECTED && strcmp(o->code, "conflict") == 0)
             b->stats.conflicts++;
-        else if (o->kind == OUTCOME_REJECTED && strcmp(o->code, "invalid") != 0)
+        else if (o->kind == OUTCOME_REJECTED && strcmp(o->code, "invalid") == 0)
+            b->stats.invalid++;
+        else if (o->kind == OUTCOME_REJECTED)
             b->stats.suspense++;
     }
     a.rejected = rejected;

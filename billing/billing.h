@@ -206,7 +206,7 @@ void billing_export_cancel(struct billing_export *x);
 
 /* Figures for /metrics. */
 struct billing_stats {
-    uint64_t accepted, duplicates, conflicts, suspense, batches, failures;
+    uint64_t accepted, duplicates, conflicts, suspense, invalid, batches, failures;
 };
 const struct billing_stats *billing_stats(const struct billing *b);
 

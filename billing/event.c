@@ -151,17 +151,20 @@ int event_price(const struct event *e, const struct price_table *prices, struct 
     const struct price_query query = {e->model, e->model_group, e->provider};
     const struct price_model *model = price_find(prices, &query, NULL);
     const struct price_rates *rates = model != NULL ? price_rates(model, e->tokens) : NULL;
+    const char *missing = NULL;
     bool is_free = e->status == EVENT_FAILURE;
     if (model == NULL && !is_free) {
         *ret_missing = "model";
+        *ret = cost;
         return E_NOT_FOUND;
     }
     for (int k = 0; k < TOKEN_KINDS; k++) {
         if (e->tokens[k] == 0)
             continue;
         if (!is_free && !rates->has[k]) {
-            *ret_missing = token_kind_names[k];
-            return E_NOT_FOUND;
+            if (missing == NULL)
+                missing = token_kind_names[k];
+            continue;
         }
         struct event_line *line = &cost.lines[cost.n_lines++];
         *line = (struct event_line){(enum token_kind)k, e->tokens[k], is_free ? 0 : rates->unit[k], 0};
@@ -172,5 +175,7 @@ int event_price(const struct event *e, const struct price_table *prices, struct 
     if (model != NULL)
         cost.price_version = model->version;
     *ret = cost;
-    return 0;
+    if (missing != NULL)
+        *ret_missing = missing;
+    return missing == NULL ? 0 : E_NOT_FOUND;
 }

@@ -73,7 +73,8 @@ struct event_cost {
     i128 amount;
     struct slice price_version; /* of the file that priced it; lives as long as the table */
 };
-/* 0; E_NOT_FOUND with the missing price in *ret_missing ("model" or a kind of token); E_OVERFLOW. */
+/* 0; E_NOT_FOUND with the missing price in *ret_missing ("model" or a kind of token) and in *ret what has
+ * one; E_OVERFLOW. */
 int event_price(const struct event *e, const struct price_table *prices, struct event_cost *ret,
                 const char **ret_missing);
 

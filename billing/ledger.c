@@ -444,7 +444,9 @@ static struct outcome event_decide(struct posting *p, const struct item *it, con
                          : arena_printf(&p->batch->arena, "the model has no price for %s", missing));
     else if (e->extra.n > 0)
         o = rejected("unpriced", arena_printf(&p->batch->arena, "no price covers: %.*s", SL_ARG(e->extra)));
-    bool is_countable = rc == 0 && !it->is_overflow;
+    /* What lacks one price of several is counted as far as the others go: else a caller who sees to it that
+     * something unpriced is in each of its calls would spend nothing. */
+    bool is_countable = (rc == 0 || (rc == E_NOT_FOUND && cost.n_lines > 0)) && !it->is_overflow;
     if (o.kind == OUTCOME_POSTED) {
         event_post(p, it, k, &cost);
         seen_push(p, e->dedupe_key, e, o);

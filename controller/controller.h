@@ -65,6 +65,7 @@ struct controller {
     /* figures for /metrics */
     uint64_t requests_total[6]; /* by status class: index status/100 */
     uint64_t proxied_total, refused_total, reloads_total, reload_failures_total;
+    uint64_t admissions_total, admissions_blocked_total;
     char request_prefix[20];
     uint64_t request_seq;
     int64_t unauthenticated_noted_ms;

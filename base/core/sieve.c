@@ -260,19 +260,26 @@ static void string_bytes(struct sieve *s, struct slice run)
     }
 }
 
-/* Takes what belongs to the string; returns how many bytes that was. */
+/* Takes what belongs to the string; returns how many bytes that was. Quotes are looked for, and then how many
+ * backslashes stand in front: an odd number of them makes the quote part of the string. */
 static size_t in_string(struct sieve *s, struct slice bytes)
 {
-    size_t i = 0;
-    while (i < bytes.n && (s->is_escaped || bytes.p[i] != '"')) {
-        s->is_escaped = !s->is_escaped && bytes.p[i] == '\\';
-        i++;
+    size_t from = s->is_escaped ? 1 : 0, end; /* from: no backslash in front of it counts */
+    for (;; from = end + 1) {
+        const char *quote = from < bytes.n ? memchr(bytes.p + from, '"', bytes.n - from) : NULL;
+        end = quote != NULL ? (size_t)(quote - bytes.p) : bytes.n;
+        size_t run = 0;
+        while (end - run > from && bytes.p[end - run - 1] == '\\')
+            run++;
+        s->is_escaped = run % 2 == 1;
+        if (!s->is_escaped || end == bytes.n)
+            break;
     }
-    string_bytes(s, slice_of(bytes.p, i));
-    if (i == bytes.n)
-        return i;
+    string_bytes(s, slice_of(bytes.p, end));
+    if (end == bytes.n)
+        return end;
     string_end(s);
-    return i + 1;
+    return end + 1;
 }
 
 /* What is neither number nor true, false, null (NaN: there are writers that know it) is kept as null. */

@@ -22,6 +22,8 @@ static void answer(struct request *rq, const char *reason)
 {
     struct buf out = BUF_INIT(ERR_MSG_MAX * 8);
     struct jsonw w;
+    rq->c->admissions_total++;
+    rq->c->admissions_blocked_total += reason != NULL ? 1 : 0;
     jsonw_init(&w, &out);
     jsonw_object(&w);
     jsonw_kstr(&w, "action", reason == NULL ? "NONE" : "BLOCKED");

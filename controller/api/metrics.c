@@ -39,6 +39,9 @@ READ(read_usage_accepted, f->billing->accepted)
 READ(read_usage_duplicates, f->billing->duplicates)
 READ(read_usage_conflicts, f->billing->conflicts)
 READ(read_usage_suspense, f->billing->suspense)
+READ(read_usage_invalid, f->billing->invalid)
+READ(read_admissions, f->c->admissions_total)
+READ(read_admissions_blocked, f->c->admissions_blocked_total)
 READ(read_usage_batches, f->billing->batches)
 READ(read_usage_failures, f->billing->failures)
 READ(read_door_calls, f->door->calls)
@@ -91,6 +94,12 @@ static const struct metric rows[] = {
     {"reeve_usage_events_conflicts_total", "counter", "Usage events repeated with other facts.",
      read_usage_conflicts},
     {"reeve_usage_events_suspense_total", "counter", "Usage events put into suspense.", read_usage_suspense},
+    {"reeve_usage_events_invalid_total", "counter", "Usage events that were malformed, and are kept nowhere.",
+     read_usage_invalid},
+    {"reeve_admissions_total", "counter", "Gateways' questions before a call that were answered.",
+     read_admissions},
+    {"reeve_admissions_blocked_total", "counter", "Those of them that were answered with no.",
+     read_admissions_blocked},
     {"reeve_usage_batches_total", "counter", "Batches of usage events.", read_usage_batches},
     {"reeve_usage_failures_total", "counter", "Batches that the store failed.", read_usage_failures},
     {"reeve_door_calls_total", "counter", "Model calls passed on to gateways.", read_door_calls},

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { endEverything, root } from '../e2e/lib.mjs';
 import { endChildren, stolen } from './measure.mjs';
 
-const parts = ['proxy', 'tls', 'usage', 'find', 'cold', 'docker', 'streams', 'egress', 'restart'];
+const parts = ['proxy', 'tls', 'usage', 'litellm', 'find', 'cold', 'docker', 'streams', 'egress', 'restart'];
 const wanted = process.argv.slice(2);
 for (const w of wanted)
     if (!parts.includes(w)) {

@@ -36,7 +36,7 @@ async function counters(reeve) {
 }
 
 /** The counters when nothing of an earlier run is under way any more. */
-async function settled(reeve) {
+export async function settled(reeve) {
     for (let last; ; ) {
         const now = await counters(reeve);
         if (last && now.accepted === last.accepted) return now;

@@ -369,3 +369,33 @@ test('a deleted workspace has no key any more', { timeout: 120000 }, async () =>
     assert.ok([400, 401].includes(refused.status), refused.text);
     assert.match(refused.text, /revoked|gone|not known/);
 });
+
+test('Reeve killed and started again while calls are made: what was answered is in the ledger, once', { timeout: 300000 }, async () => {
+    const known = await successes();
+    let answered = 0;
+    let refused = 0;
+    let isOver = false;
+    const call = () => lite.request('POST', '/v1/embeddings', { headers: { authorization: `Bearer ${key}` }, body: embeddings('use 7 0').body });
+    const caller = async () => {
+        while (!isOver) (await call()).status === 200 ? answered++ : refused++;
+    };
+    const callers = [caller(), caller(), caller()];
+    try {
+        for (let round = 0; round < 2; round++) {
+            const enough = answered + 10;
+            await until('calls are answered', 60000, () => answered >= enough);
+            await reeve.restart('SIGKILL');
+        }
+        const enough = answered + 10;
+        await until('calls are answered again', 60000, () => answered >= enough);
+    } finally {
+        isOver = true;
+        await Promise.all(callers);
+    }
+    assert.ok(refused > 0); // nobody was there to be asked
+    const got = await news('all that was answered', answered, known);
+    await until('the spool is empty', 60000, () => lite.spooled().length === 0);
+    assert.equal((await successes()).length, known.length + answered);
+    assert.equal(new Set(got.map((e) => e.id)).size, got.length);
+    assert.ok(got.every((e) => e.amount === '0.00000014'));
+});

@@ -510,9 +510,11 @@ static void test_price_comes_later(void **state)
     assert_answer(f, 1, 0, "unpriced unpriced");
     assert_int_equal(suspense(f, "acme", 100), 2);
     assert_non_null(strstr(buf_cstr(&f->text), "no price for cache_write"));
-    assert_amount(budget(f, "acme", "month", "").unsettled, "0", "unsettled");
+    /* 1000 × 1.25 + 100 × 10 + 10 × 0.125 for a million: what has a price is not free */
+    assert_amount(budget(f, "acme", "month", "").unsettled, "0.00225125", "unsettled");
     post(f, e, 3);
     assert_answer(f, 0, 1, "unpriced unpriced");
+    assert_amount(budget(f, "acme", "month", "").unsettled, "0.00225125", "unsettled");
 
     reload(f, PRICES "  newest: {input: 1, output: 1, cache_read: 1, cache_write: 1}\n",
            BUDGET_MONTH BUDGET_EACH);

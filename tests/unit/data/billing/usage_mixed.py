@@ -69,20 +69,21 @@ def make():
 
 
 def price(event):
-    """The exact cost in 1e-18, or None."""
+    """The exact cost in 1e-18 of what has a price, and whether that is all of it."""
     _, _, model, _, tokens, failed = event
     if failed:
-        return 0
+        return 0, True
     if model not in PRICES:
-        return None
-    total = 0
+        return 0, False
+    total, is_all = 0, True
     for unit, n in zip(PRICES[model], tokens):
         if n == 0:
             continue
         if unit is None:
-            return None
-        total += int(Decimal(unit).scaleb(12)) * n
-    return total
+            is_all = False
+        else:
+            total += int(Decimal(unit).scaleb(12)) * n
+    return total, is_all
 
 
 def window(kind, zone, t):
@@ -115,8 +116,8 @@ class Ledger:
         at = min(event[3], NOW)
         if old:
             self.budgets(self.unsettled, event, -old[1], at)
-        self.budgets(self.unsettled, event, cost or 0, at)
-        self.suspense[event] = (reason, cost or 0)
+        self.budgets(self.unsettled, event, cost, at)
+        self.suspense[event] = (reason, cost)
         return reason
 
     def take(self, event):
@@ -124,7 +125,7 @@ class Ledger:
         if KEYS[key] is None:
             self.fleet.add(event)
             return "unknown_key"
-        cost = price(event)
+        cost, is_priced = price(event)
         before = self.posted.get((key, ident))
         if before == event:
             return "duplicate"
@@ -133,8 +134,8 @@ class Ledger:
         oldest = datetime(2025, 10, 1, tzinfo=timezone.utc)
         if time > NOW + timedelta(hours=1) or time < oldest:
             return self.suspend(event, "out_of_horizon", cost)
-        if cost is None:
-            return self.suspend(event, "unpriced", None)
+        if not is_priced:
+            return self.suspend(event, "unpriced", cost)
         self.posted[key, ident] = event
         if event in self.suspense:
             self.budgets(self.unsettled, event, -self.suspense.pop(event)[1], min(time, NOW))
