@@ -71,8 +71,10 @@ static void refuse(struct door *d, struct exchange *ex, const struct err *err)
     jsonw_object_end(&w);
     jsonw_object_end(&w);
     d->stats.refused++;
-    /* 400 stops a client for good; 402 is not known to the vendors' SDKs, 429 and 5xx make them try again */
-    exchange_send(ex, err->code == E_BUDGET ? 400 : err_http_status(err->code), h, 1, buf_view(&out));
+    /* 400 stops a client for good, and is shown; 402 is not known to the vendors' SDKs, 403 is taken for a
+     * bad key, 429 and 5xx make them try again */
+    bool is_final = err->code == E_BUDGET || err->code == E_FORBIDDEN;
+    exchange_send(ex, is_final ? 400 : err_http_status(err->code), h, 1, buf_view(&out));
     buf_fini(&out);
 }
 

@@ -1,7 +1,7 @@
 // The real LiteLLM proxy, as deploy/litellm sets it up, and a provider for it that is not there: it answers as
 // Anthropic's and OpenAI's APIs do. The last text of a call says what it uses and what becomes of it:
 //
-//   use IN OUT [READ [WRITE]]   IN prompt tokens in all, of them READ from and WRITE to the cache; OUT answer tokens
+//   use IN OUT [READ [WRITE]]   (12 5 when it does not say) IN prompt tokens in all, of them READ from and WRITE to the cache; OUT answer tokens
 //   … fail N                    the first N calls with this very text are answered with 500
 //   … slow                      a stream with a pause before each of its words, until its reader leaves
 //   … search N                  N web searches were made besides
@@ -46,10 +46,10 @@ export class Provider {
         const parts = [];
         for await (const part of rq) parts.push(part);
         const body = JSON.parse(Buffer.concat(parts).toString());
-        const last = body.messages?.at(-1).content ?? body.input;
+        const last = body.messages?.at(-1).content ?? body.input ?? '';
         const text = typeof last === 'string' ? last : last.map((part) => part.text ?? part).join(' ');
         this.calls.push({ url: rq.url, text, headers: rq.headers, body });
-        const [, input, output, read, write] = (/use (\d+) (\d+)(?: (\d+))?(?: (\d+))?/.exec(text) ?? []).map((n) => Number(n ?? 0));
+        const [, input, output, read, write] = (/use (\d+) (\d+)(?: (\d+))?(?: (\d+))?/.exec(text) ?? [0, 12, 5]).map((n) => Number(n ?? 0));
         const failures = Number(/fail (\d+)/.exec(text)?.[1] ?? 0);
         const failed = this.failures.get(text) ?? 0;
         if (failed < failures) {
@@ -59,7 +59,8 @@ export class Provider {
         }
         const call = { id: `msg_${++this.sequence}`, model: body.model, input, output, read, write, search: Number(/search (\d+)/.exec(text)?.[1] ?? 0) };
         call.pause = text.includes('slow') ? 100 : 0;
-        if (rq.url.startsWith('/v1/messages')) await this.messages(answer, call, body.stream);
+        if (rq.url.startsWith('/v1/messages/count_tokens')) this.json(answer, 200, { input_tokens: input });
+        else if (rq.url.startsWith('/v1/messages')) await this.messages(answer, call, body.stream);
         else if (rq.url.startsWith('/v1/chat/completions')) await this.chat(answer, call, body);
         else if (rq.url.startsWith('/v1/embeddings')) this.embeddings(answer, call);
         else this.json(answer, 404, { error: { type: 'not_found', message: rq.url } });

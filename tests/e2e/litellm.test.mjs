@@ -371,7 +371,8 @@ test('a deleted workspace has no key any more', { timeout: 120000 }, async () =>
 });
 
 test('Reeve killed and started again while calls are made: what was answered is in the ledger, once', { timeout: 300000 }, async () => {
-    const known = await successes();
+    const ours = async () => (await successes()).filter((e) => e.amount === '0.00000014');
+    assert.equal((await ours()).length, 0);
     let answered = 0;
     let refused = 0;
     let isOver = false;
@@ -393,9 +394,9 @@ test('Reeve killed and started again while calls are made: what was answered is 
         await Promise.all(callers);
     }
     assert.ok(refused > 0); // nobody was there to be asked
-    const got = await news('all that was answered', answered, known);
+    await until('all that was answered', 60000, async () => (await ours()).length >= answered);
     await until('the spool is empty', 60000, () => lite.spooled().length === 0);
-    assert.equal((await successes()).length, known.length + answered);
-    assert.equal(new Set(got.map((e) => e.id)).size, got.length);
-    assert.ok(got.every((e) => e.amount === '0.00000014'));
+    const got = await ours();
+    assert.equal(got.length, answered);
+    assert.equal(new Set(got.map((e) => e.id)).size, answered);
 });
