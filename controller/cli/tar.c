@@ -7,6 +7,7 @@
 #include "controller/cli/tar.h"
 
 #include "base/core/buf.h"
+#include "base/core/hash.h"
 #include "base/core/mem.h"
 
 #include <dirent.h>
@@ -18,7 +19,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uthash.h>
 
 #define BLOCK      512u
 #define NAME_MAX_  100u /* the old fields */
