@@ -359,7 +359,8 @@ static const struct config_tenant *key_payer(struct deciding *x, struct slice re
                                              struct billing_key_owner *ret)
 {
     if (record.p == NULL || billing_key_parse(&x->arena, record, ret) != 0 ||
-        (ret->gateway.n > 0 && !slice_eq(ret->gateway, x->event.gateway)))
+        (ret->gateway.n > 0 &&
+         !billing_key_is_at(x->book->tenancy, ret->gateway, ret->tenant, x->event.gateway)))
         return NULL;
     return tenancy_tenant(x->book->tenancy, ret->tenant);
 }

@@ -204,7 +204,10 @@ int suspense_read(struct arena *a, struct slice record, struct slice *ret_reason
 
 /* --- the fleet's --- */
 
-#define ATTEMPTS_MAX 6
+#define ATTEMPTS_MAX        6
+#define FLEET_COMMIT_EVENTS 500 /* of one commit */
+
+_Static_assert(3 * FLEET_COMMIT_EVENTS <= STORE_OPS_MAX, "they fit a commit");
 
 /* What was decided about items in `fleet`, read before anything is done with them. */
 struct fleet_check {
@@ -316,9 +319,13 @@ static void fleet_suspend(struct fleet_check *c)
 
 void fleet_suspend_start(struct batch *x, struct item **items, size_t n)
 {
-    struct fleet_check *c = check_new(x, items, n);
-    c->go_on = fleet_suspend;
-    check_read(c);
+    x->pending += (n - 1) / FLEET_COMMIT_EVENTS; /* beside the part that we are */
+    for (size_t at = 0; at < n; at += FLEET_COMMIT_EVENTS) {
+        size_t some = n - at < FLEET_COMMIT_EVENTS ? n - at : FLEET_COMMIT_EVENTS;
+        struct fleet_check *c = check_new(x, items + at, some);
+        c->go_on = fleet_suspend;
+        check_read(c);
+    }
 }
 
 static void on_fleet_found(int code, const struct store_record *r, size_t n, bool has_more,

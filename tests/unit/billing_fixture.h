@@ -172,8 +172,8 @@ struct fixture {
     struct {
         int code;
         size_t accepted, duplicates, n_rejected;
-        size_t index[BILLING_BATCH_MAX];
-        char codes[BILLING_BATCH_MAX][16];
+        size_t index[2 * BILLING_BATCH_MAX]; /* LiteLLM's are larger */
+        char codes[2 * BILLING_BATCH_MAX][16];
         char detail[256]; /* of the first */
         struct err err;
         size_t answers;

@@ -387,6 +387,22 @@ static void test_attribute_into_suspense(void **state)
     assert_books(f, "0.0011", "0");
 }
 
+/* Its key was made for another gateway; its tenant's calls go to this one now. */
+static void test_retry_after_a_move(void **state)
+{
+    struct fixture *f = *state;
+    struct mixed_event e = plain_call;
+    post(f, &e, 1);
+    assert_int_equal(waits(f, ""), 1);
+    key_put(f, 0, "gw2");
+    assert_int_equal(decide(f, SUSPENSE_ATTRIBUTE, "", waiting[0]), E_CONFLICT);
+    same_answer(f, SUSPENSE_RETRY, "", waiting[0]);
+    assert_books(f, PLAIN_COST, "0");
+    post(f, &e, 1);
+    assert_answer(f, 0, 1, "");
+    assert_int_equal(waits(f, ""), 0);
+}
+
 static void test_attribute_conflicts(void **state)
 {
     struct fixture *f = *state;
@@ -612,6 +628,7 @@ int main(void)
         ON_BOTH(test_nothing_there),
         ON_BOTH(test_attribute),
         ON_BOTH(test_attribute_into_suspense),
+        ON_BOTH(test_retry_after_a_move),
         ON_BOTH(test_attribute_conflicts),
         ON_BOTH(test_dismiss_unknown),
         ON_BOTH(test_start_goes_on),

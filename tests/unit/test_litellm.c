@@ -171,7 +171,7 @@ static const struct {
     {NULL, "{\"status\":\"maybe\"}", "status: expected `success` or `failure`"},
     {NULL, "{\"status\":true}", "status: expected a string"},
     {NULL, "{\"status\":\"success\",\"cache_hit\":\"no\"}", "cache_hit: expected a boolean"},
-    {NULL, "{\"status\":\"success\"}", "litellm_call_id: missing"},
+    {NULL, "{\"status\":\"success\"}", "endTime: expected seconds"},
     {NULL, "{\"status\":\"success\",\"litellm_call_id\":7}", "litellm_call_id: expected a string, found 7"},
     {NULL, FRONT ",\"model\":[]}", "model: expected a string, found array"},
     {NULL, FRONT "}", "endTime: expected seconds since 1970, found absent"},
@@ -332,6 +332,41 @@ static void test_long_id(void **state)
     buf_fini(&text);
 }
 
+/* A call id that is nobody's: the caller has chosen it so, and does not call for free. */
+static void test_odd_ids(void **state)
+{
+    static const char *const odd[] = {"", "\"litellm_call_id\":null,", "\"litellm_call_id\":\"\",",
+                                      "\"litellm_call_id\":\"(too long)\",",
+                                      "\"litellm_call_id\":\"%01100d\","};
+    struct buf text = BUF_INIT(10000);
+    struct parsed p;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
+        buf_reset(&text);
+        for (int call = 0; call < 3; call++) { /* the last is the one before, said in another order */
+            (void)buf_str(&text, call < 2 ? "{\"status\":\"success\"," : "{\"model\":\"m\",");
+            if (strchr(odd[i], '%') != NULL)
+                (void)buf_printf(&text, "\"litellm_call_id\":\"%01100d\",", 0);
+            else
+                (void)buf_str(&text, odd[i]);
+            (void)buf_printf(
+                &text, "%s\"endTime\":1.00000%d,\"metadata\":{\"usage_object\":{\"prompt_tokens\":1}}}\n",
+                call < 2 ? "\"model\":\"m\"," : "\"status\":\"success\",", call > 0);
+        }
+        parse(&p, buf_view(&text));
+        const struct event *e = p.batch.events;
+        assert_int_equal(p.batch.n, 3);
+        for (int call = 0; call < 3; call++)
+            if (e[call].invalid != NULL)
+                fail_msg("%s: %s", odd[i], e[call].invalid);
+        assert_false(slice_eq(e[0].identity, e[1].identity));
+        assert_true(slice_eq(e[1].identity, e[2].identity));
+        assert_string_equal(e[1].facts, e[2].facts);
+        parsed_fini(&p);
+    }
+    buf_fini(&text);
+}
+
 /* --- in the ledger --- */
 
 /* A call with key 0, at 2026-11-05T12:00:00.25Z. */
@@ -423,6 +458,30 @@ static void test_bodies(void **state)
     buf_fini(&body);
 }
 
+/* The largest report there may be, of a key that is not known yet, and again once it is. */
+static void test_many_unknown(void **state)
+{
+    enum { MANY = 2000 };
+    struct fixture *f = *state;
+    struct buf body = BUF_INIT(4u << 20);
+    for (int known = 0; known < 2; known++) {
+        for (int i = 0; i < MANY; i++) {
+            char id[16];
+            (void)snprintf(id, sizeof(id), "c%d", i);
+            call(&body, id, "openai/gpt-5", "", TOKENS);
+        }
+        send_all(f, &body);
+        if (f->batch.code != 0)
+            fail_msg("%s", f->batch.err.msg);
+        assert_int_equal(f->batch.n_rejected, known ? 0 : MANY);
+        assert_int_equal(f->batch.accepted, known ? MANY : 0);
+        assert_int_equal(suspense(f, "", 1000), known ? 0 : 1000);
+        key_put(f, 0, "lite");
+    }
+    assert_month(f, "0.14", "0"); /* each 8 × 1.25 + 6 × 10 */
+    buf_fini(&body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,8 +491,10 @@ int main(void)
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_other_keys),
         cmocka_unit_test(test_long_id),
+        cmocka_unit_test(test_odd_ids),
         cmocka_unit_test_setup_teardown(test_ledger, setup_memory, teardown),
         cmocka_unit_test_setup_teardown(test_bodies, setup_memory, teardown),
+        ON_BOTH(test_many_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
