@@ -31,7 +31,7 @@ struct bucket {
 };
 
 struct account {
-    char key[64]; /* workspace id, or tenant's name */
+    char key[72]; /* workspace id, or tenant's name */
     struct config_egress_limits limits;
     size_t n_open;
     struct bucket opens, bytes;

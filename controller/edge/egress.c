@@ -20,6 +20,7 @@
 #define CONNECT_MS     ((int64_t)10 * 1000) /* to one address */
 #define CONNECT_ALL_MS ((int64_t)30 * 1000) /* to one after another */
 #define HELLO_MS       ((int64_t)10 * 1000)
+#define LOOKUPS_MAX    4096 /* of all; a workspace has at most its door's connections of them */
 #define TICK_MS        50   /* while somebody waits for tokens */
 #define SWEEP_MS       1000 /* idle connections */
 
@@ -103,7 +104,7 @@ static struct account *account_in(struct account **table, struct slice key,
                                   const struct config_egress_limits *limits)
 {
     struct account *a;
-    char text[64];
+    char text[sizeof a->key];
     (void)snprintf(text, sizeof text, "%.*s", SL_ARG(key));
     HASH_FIND_STR(*table, text, a);
     if (a == NULL) {
@@ -244,6 +245,7 @@ static void fail_with(struct egress_open *o, enum decision_kind kind, int code, 
 }
 
 static void connect_next(struct egress_open *o);
+static bool judge(struct egress_open *o);
 
 static bool is_tls_port(const struct tenancy *t, uint16_t port)
 {
@@ -273,6 +275,10 @@ static void on_connected(int code, struct stream *s, const struct err *err, void
                   "%s: cannot connect: %s", o->target.text, err->msg);
         return;
     }
+    if (o->tenancy != e->c->tenancy && !judge(o)) { /* a reload judges what is open, and this was not yet */
+        stream_close(s);
+        return;
+    }
     struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(o->workspace_id));
     struct egress_stream *es =
         egress_stream_new(e, o->workspace, o->tenant, &o->target, &o->addresses[o->at - 1], o->sni,
@@ -300,8 +306,9 @@ static void connect_next(struct egress_open *o)
     o->connecting = stream_connect(o->e->loop, &to, left < CONNECT_MS ? left : CONNECT_MS, on_connected, o);
 }
 
-/* Everything is looked at anew: the configuration may have changed while the name was resolved. */
-static void judge(struct egress_open *o)
+/* Everything is looked at anew: the configuration may have changed while the name was resolved, or while it
+ * was connected to. False: the opening has failed with that. */
+static bool judge(struct egress_open *o)
 {
     struct egress *e = o->e;
     struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(o->workspace_id));
@@ -310,15 +317,25 @@ static void judge(struct egress_open *o)
     struct verdict_rules rules;
     tenancy_unref(o->tenancy);
     o->tenancy = tenancy_ref(e->c->tenancy);
+    o->verdict = (struct verdict){.reason = ""}; /* its rule went with the former configuration */
     if (ws == NULL || !rules_of(e, ws, &rules, &template, &tenant)) {
         fail_with(o, DECISION_REFUSED, E_UNAUTHENTICATED, "gone", "this workspace is gone");
-        return;
+        return false;
     }
     o->sni = template->sni;
-    verdict_addresses(&rules, &o->target, o->addresses, o->n_addresses, &o->verdict);
+    if (verdict_name(&rules, &o->target, &o->verdict))
+        verdict_addresses(&rules, &o->target, o->addresses, o->n_addresses, &o->verdict);
     if (!o->verdict.is_allowed)
         fail(o, DECISION_REFUSED, E_FORBIDDEN);
-    else if (o->is_why)
+    return o->verdict.is_allowed;
+}
+
+/* Its addresses are known. */
+static void go_on(struct egress_open *o)
+{
+    if (!judge(o))
+        return;
+    if (o->is_why)
         finish(o, 0);
     else
         connect_next(o);
@@ -331,7 +348,11 @@ static void on_resolved(const struct resolve_answer *a, void *data)
     if (a->code == 0) {
         memcpy(o->addresses, a->addresses, a->n * sizeof *a->addresses);
         o->n_addresses = a->n;
-        judge(o);
+        go_on(o);
+        return;
+    }
+    if (a->code == E_CANCELLED && o->e->resolver != NULL) { /* a reload took another resolver */
+        o->resolving = resolver_lookup(o->e->resolver, slice_str(o->target.host), on_resolved, o);
         return;
     }
     fail_with(o, DECISION_FAILED, a->code == E_TIMEOUT || a->code == E_UNAVAILABLE ? a->code : E_UPSTREAM,
@@ -347,15 +368,16 @@ static int slots_take(struct egress_open *o, const struct workspace *ws,
     struct account *of_tenant = account_in(&e->tenants, tenant->name, &tenant->egress_limits);
     char whose[128];
     (void)snprintf(whose, sizeof whose, "tenant %.*s", SL_ARG(tenant->name));
-    int code = account_open(of_tenant, whose, tenant->network_line, now_mono(e), now_wall(e),
+    /* the workspace first: what its own limit refuses must not eat up what the tenant's others may do */
+    int code = account_open(of_workspace, "this workspace", template->network_line, now_mono(e), now_wall(e),
                             &o->verdict.reason, err);
     if (code != 0)
         return code;
-    o->tenant = of_tenant;
-    code = account_open(of_workspace, "this workspace", template->network_line, now_mono(e), now_wall(e),
-                        &o->verdict.reason, err);
+    o->workspace = of_workspace;
+    code = account_open(of_tenant, whose, tenant->network_line, now_mono(e), now_wall(e), &o->verdict.reason,
+                        err);
     if (code == 0)
-        o->workspace = of_workspace;
+        o->tenant = of_tenant;
     return code;
 }
 
@@ -387,7 +409,7 @@ static void open_begin(struct egress_open *o)
     if (o->target.is_address) {
         o->addresses[0] = o->target.address;
         o->n_addresses = 1;
-        judge(o);
+        go_on(o);
     } else {
         o->resolving = resolver_lookup(e->resolver, slice_str(o->target.host), on_resolved, o);
     }
@@ -577,7 +599,8 @@ static void resolver_make(struct egress *e)
     e->servers = mem_strndup(r->servers.p, r->servers.n);
     e->resolve_timeout_ms = r->timeout_ms;
     e->resolver = NULL;
-    struct resolver_options o = {.servers = e->servers, .timeout_ms = r->timeout_ms};
+    struct resolver_options o = {
+        .servers = e->servers, .timeout_ms = r->timeout_ms, .inflight_max = LOOKUPS_MAX};
     if (resolver_new(e->loop, &o, &e->resolver, &err) == 0)
         e->n_resolvers++;
     else

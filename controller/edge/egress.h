@@ -87,6 +87,7 @@ struct egress_stream {
     bool owes_drain;
     bool inner_is_full;                /* its on_drain will come */
     bool is_cut, is_broken, is_closed; /* broken: on_error is due or was told */
+    bool is_cut_untold;                /* broken before it had an owner */
     struct egress_stream *prev, *next; /* all that are open */
 };
 

@@ -97,10 +97,21 @@ static const struct stream_events inner_events = {.on_read = on_inner_read,
 
 /* --- what the owner does --- */
 
+static void on_late_cut(void *data)
+{
+    struct egress_stream *s = data;
+    if (!s->is_closed)
+        s->base.events->on_error(&s->base, E_FORBIDDEN, s->base.data);
+}
+
 static void es_read_start(struct stream *base)
 {
     struct egress_stream *s = of(base);
     s->wants_read = true;
+    if (s->is_cut_untold) { /* it was cut on its way to this owner */
+        s->is_cut_untold = false;
+        loop_defer(base->loop, on_late_cut, s);
+    }
     if (!s->is_throttled && !s->is_broken && !s->is_cut)
         stream_read_start(s->inner);
 }
@@ -275,7 +286,8 @@ static void on_cut(void *data)
     if (s->is_closed || s->is_broken)
         return;
     s->is_broken = true;
-    if (s->base.events != NULL)
+    s->is_cut_untold = s->base.events == NULL;
+    if (!s->is_cut_untold)
         s->base.events->on_error(&s->base, E_FORBIDDEN, s->base.data);
 }
 

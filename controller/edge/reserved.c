@@ -99,16 +99,27 @@ static void on_timer(void *data)
         look(k);
 }
 
-static void lookups_drop(struct reserved_set *s)
+static void lookups_drop(struct lookup *list)
 {
-    while (s->lookups != NULL) {
-        struct lookup *k = s->lookups;
-        s->lookups = k->next;
+    while (list != NULL) {
+        struct lookup *k = list;
+        list = k->next;
         if (k->is_asking)
             k->is_dropped = true;
         else
             mem_free(k);
     }
+}
+
+/* Until a name is looked up again it stands for what it stood for before. */
+static void lookups_inherit(struct reserved_set *s, const struct lookup *before)
+{
+    for (struct lookup *k = s->lookups; k != NULL; k = k->next)
+        for (const struct lookup *b = before; b != NULL && k->n == 0; b = b->next)
+            if (strcmp(k->name, b->name) == 0) {
+                memcpy(k->addresses, b->addresses, sizeof k->addresses);
+                k->n = b->n;
+            }
 }
 
 /* --- from the configuration --- */
@@ -151,7 +162,8 @@ static void reserve_url(struct reserved_set *s, struct slice url, uint16_t port,
 void reserved_set_reload(struct reserved_set *s)
 {
     const struct tenancy *t = s->c->tenancy;
-    lookups_drop(s);
+    struct lookup *before = s->lookups;
+    s->lookups = NULL;
     mem_free(s->fixed);
     s->fixed = mem_zalloc((t->n_listen + t->n_gateways + t->n_providers + 2) * sizeof *s->fixed);
     s->n_fixed = 0;
@@ -167,6 +179,8 @@ void reserved_set_reload(struct reserved_set *s)
         reserve_url(s, t->providers[i].endpoint, 2375, "an engine of containers");
     reserve_url(s, t->store, 6379, "Reeve's store");
     s->local_ms = 0;
+    lookups_inherit(s, before);
+    lookups_drop(before);
     on_timer(s);
 }
 
@@ -237,6 +251,7 @@ void reserved_set_close(struct reserved_set *s, void (*closed)(void *data), void
     for (struct lookup *k = s->lookups; k != NULL; k = k->next)
         if (k->is_asking)
             (void)uv_cancel((uv_req_t *)&k->req); /* one that runs ends by itself */
-    lookups_drop(s);
+    lookups_drop(s->lookups);
+    s->lookups = NULL;
     timer_close(&s->timer, on_timer_closed);
 }

@@ -1,7 +1,9 @@
 // The way out of a sealed sandbox, as the programs inside see it: what the lists allow, what is refused and how, limits,
 // reloads. Loopback servers play the outside; names come from a name server of the test.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import { NameServer } from './dns.mjs';
 import { needNodeInside, parseCsv, Reeve, root, until, within } from './lib.mjs';
@@ -381,6 +383,70 @@ test('a reload cuts what is no longer allowed, and nothing else', async () => {
     delete reeve.config.tenants.acme.network;
     reeve.config.templates.coding.network.allow = [`shop.test:${port}`, `*.shop.test:${port}`];
     await reload();
+});
+
+test('a reload while a name is asked for asks again; one while a connection is made judges again', { timeout: 120000 }, async () => {
+    const coding = reeve.config.templates.coding.network;
+    const formerly = [...coding.allow];
+    dns.names['late.test'] = 'silence';
+    coding.allow = [...formerly, `late.test:${port}`];
+    reeve.config.resolve.timeout = '20s';
+    await reload();
+    const late = inside('alice/dev', 'connect', [`late.test:${port}`]);
+    await until('the name is asked for', 20000, () => dns.asked.some((q) => q.includes('late.test')));
+    dns.names['late.test'] = [{ a: '127.0.0.1' }];
+    reeve.config.resolve.timeout = '21s'; // another resolver
+    await reload();
+    assert.match(Object.values(await late)[0], / 200 /);
+
+    // a server whose queue is full: its kernel answers when it accepts again
+    const flag = path.join(reeve.folder, 'go-on');
+    const script = `
+        import fs from 'node:fs';
+        import net from 'node:net';
+        const server = net.createServer((s) => s.on('error', () => {}).resume());
+        server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
+            fs.writeSync(1, server.address().port + '\\n');
+            const end = Date.now() + 60000;
+            while (!fs.existsSync(${JSON.stringify(flag)}) && Date.now() < end) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+        });
+        process.stdin.on('end', () => process.exit()).resume();`;
+    const busy = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const fillers = [];
+    try {
+        const busyPort = Number(await within(20000, 'the busy server listens', new Promise((resolve) => busy.stdout.once('data', (d) => resolve(`${d}`)))));
+        for (let i = 0; i < 4; i++) fillers.push(net.connect(busyPort, '127.0.0.1').on('error', () => {}));
+        await until('its queue is full', 20000, () => fillers.filter((s) => !s.connecting).length >= 2);
+        coding.allow = [...formerly, `127.0.0.1:${busyPort}`];
+        reeve.config.egress.allow_private.push(`127.0.0.1:${busyPort}`);
+        await reload();
+        const was = (await egress('alice/dev')).open;
+        const caught = inside('alice/dev', 'connect', [`127.0.0.1:${busyPort}`]);
+        await until('it is being connected to', 20000, async () => (await egress('alice/dev')).open > was);
+        coding.allow = formerly;
+        await reload();
+        fs.writeFileSync(flag, '');
+        assert.match(Object.values(await caught)[0], / 403 .*not on the list| 504 /); // 504: this machine was too slow
+    } finally {
+        for (const s of fillers) s.destroy();
+        busy.stdin.end();
+        reeve.config.egress.allow_private = reeve.config.egress.allow_private.slice(0, 2);
+        coding.allow = formerly;
+        reeve.config.resolve.timeout = '2s';
+        await reload();
+    }
+});
+
+test('what a workspace\'s own limit refuses is not taken from its tenant', { timeout: 120000 }, async () => {
+    reeve.config.tenants.acme.network = { limits: { new_per_second: 10 } };
+    await reload();
+    await workspace('alice/slow2', 'slow');
+    const rate = Object.values(await inside('alice/slow2', 'hold', { targets: Array(80).fill(`shop.test:${port}`), send: 'x\r\n\r\n' }));
+    assert.ok(rate.some((r) => /: this workspace .*network\.limits\.new_per_second/.test(r.line)), JSON.stringify(rate.map((r) => r.line)));
+    assert.deepEqual(rate.map((r) => r.line).filter((line) => /tenant acme/.test(line)), []);
+    delete reeve.config.tenants.acme.network;
+    await reload();
+    await reeve.remove('alice/slow2');
 });
 
 test('traffic keeps a workspace awake, attempts that are refused do not', { timeout: 180000 }, async () => {
