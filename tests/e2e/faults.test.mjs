@@ -15,6 +15,7 @@ import { after, before, context, test } from './suite.mjs';
 
 const rounds = Number(process.env.ROUNDS ?? (isLong ? 40 : 2));
 const seed = Number(process.env.SEED ?? Date.now() % 1000000);
+const ORPHANS_MS = 60000; // what no workspace wants is gone within a minute
 const SETTLED_MS = 120000; // a gateway that was away is asked again after a minute at most
 const adminKey = 'sk-admin-of-the-test-55aa';
 const names = ['a', 'b', 'c', 'd', 'e', 'f'];
@@ -160,13 +161,24 @@ async function entries() {
     return got.text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
 }
 
+/** The names of all sandboxes that run or stand, of both kinds. */
+async function standing() {
+    const boxes = (await docker.containers()).map((c) => c.Names[0].replace('/reeve-', ''));
+    return [...new Set([...reeve.sandboxes(), ...boxes])];
+}
+
+const isOf = (sandbox, w) => sandbox.startsWith(w.id.replaceAll('_', '-'));
+
 async function settled(say) {
     let now = [];
     let sandboxes = [];
+    await until(say('no sandbox without a workspace'), ORPHANS_MS, async () => {
+        now = await reeve.workspaces('acme');
+        return (await standing()).every((s) => now.some((w) => isOf(s, w)));
+    });
     await until(say('every workspace is ready, with one sandbox and one good key, and nothing else is left'), SETTLED_MS, async () => {
         now = await reeve.workspaces('acme');
-        const boxes = (await docker.containers()).map((c) => c.Names[0].replace('/reeve-', ''));
-        sandboxes = [...new Set([...reeve.sandboxes(), ...boxes])];
+        sandboxes = await standing();
         const owners = [...api.keys.values()].map((k) => `${k.metadata.reeve_workspace_id} ${k.blocked ? 'blocked' : 'good'}`).sort();
         const wanted = now.map((w) => `${w.id} good`).sort();
         return now.every((w) => w.state === 'ready') && sandboxes.length === now.length && JSON.stringify(owners) === JSON.stringify(wanted);
@@ -174,7 +186,7 @@ async function settled(say) {
         const keys = [...api.keys.values()].map((k) => `${k.key_alias} ${k.blocked ? 'blocked' : 'good'}`);
         throw new Error(`${e.message}\n${now.map((w) => `${w.name} ${w.id} ${w.state} ${w.reason}`).join('\n')}\nsandboxes: ${sandboxes.join(' ')}\nkeys: ${keys.join(', ')}`);
     });
-    for (const w of now) assert.equal(sandboxes.filter((s) => s.startsWith(w.id.replaceAll('_', '-'))).length, 1, say(w.id));
+    for (const w of now) assert.equal(sandboxes.filter((s) => isOf(s, w)).length, 1, say(w.id));
     return now;
 }
 
