@@ -106,6 +106,7 @@ static void host_config_write(struct jsonw *w, const struct docker *d, const str
     jsonw_object(w);
     jsonw_kstr(w, "NetworkMode", "none");
     jsonw_kstr(w, "IpcMode", "private");
+    jsonw_kstr(w, "CgroupnsMode", "private"); /* else, on older hosts, it would see the host's groups */
     jsonw_kbool(w, "ReadonlyRootfs", true);
     jsonw_kbool(w, "Privileged", false);
     jsonw_kbool(w, "Init", false); /* reeve-init is the first process, whatever the engine's default */

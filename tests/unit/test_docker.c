@@ -271,6 +271,8 @@ static void test_wall(void **state)
                out, sizeof(out)),
         0);
     assert_string_equal(out, "");
+    assert_int_not_equal(inside(w, id, "grep -v ':/$' /proc/self/cgroup", out, sizeof(out)), 0);
+    assert_string_equal(out, ""); /* its control groups are the top of what it sees */
     /* No way out but Reeve's, and no one but init speaks for it. */
     assert_int_equal(inside(w, id, "grep -c : /proc/net/dev", out, sizeof(out)), 0);
     assert_string_equal(out, "1\n"); /* lo */
