@@ -257,7 +257,10 @@ int docker_job_container(struct docker_job *j)
         j->code = docker_inspect_parse(j->answer.body, &j->arena, &j->container, &j->err);
     else if (j->code == 0)
         j->code = docker_answer_error(&j->answer, &j->err);
-    if (j->code == E_NOT_FOUND)
+    if (j->code == E_NOT_FOUND) {
         (void)err_set(&j->err, E_NOT_FOUND, "sandbox %.*s does not exist", SL_ARG(j->id));
+        if (j->e != NULL && j->e->pid == 0) /* a start that was given up has left us listening for it */
+            docker_entry_down(j->e);
+    }
     return j->code;
 }

@@ -13,18 +13,46 @@
 
 static void start_looked(struct docker_job *j);
 static void on_started_look(struct docker_job *j);
+static void on_ended_look_again(struct docker_job *j);
+static void logs_ask(struct docker_job *j);
 
 /* --- the end: its server --- */
+
+static void ended(struct docker_job *j)
+{
+    (void)err_set(&j->err, E_GONE, "the sandbox ended while it was being started");
+    docker_job_end(j, E_GONE, &j->err);
+}
+
+/* The watch saw the end of the first process that this job had made; the engine, which knows why, may learn
+ * it later. */
+static void on_ended_look(struct docker_job *j)
+{
+    pid_t seen = j->container.pid; /* of the look before this one */
+    if (docker_job_container(j) != 0)
+        ended(j);
+    else if (j->container.status == DOCKER_EXITED)
+        logs_ask(j);
+    else if (j->container.status == DOCKER_RUNNING && j->container.pid == seen)
+        docker_job_tick(j, LOOK_AGAIN_MS, on_ended_look_again);
+    else /* somebody else has begun something new with it */
+        ended(j);
+}
+
+static void on_ended_look_again(struct docker_job *j)
+{
+    docker_job_inspect(j, on_ended_look);
+}
 
 static void on_server_started(int code, const struct err *err, void *data)
 {
     struct docker_job *j = data;
-    if (code == E_CANCELLED) { /* the watch saw its end, or the provider is being closed */
-        (void)err_set(&j->err, E_GONE, "the sandbox ended while it was being started");
-        docker_job_end(j, E_GONE, &j->err);
-    } else {
+    if (code != E_CANCELLED)
         docker_job_end(j, code, err);
-    }
+    else if (j->is_container_started && !docker_job_is_over(j))
+        docker_job_inspect(j, on_ended_look);
+    else /* the watch saw its end, or the provider is being closed */
+        ended(j);
 }
 
 static void server_start(struct docker_job *j)
@@ -68,6 +96,11 @@ static void on_logs(struct docker_job *j)
     docker_job_end(j, E_GONE, &j->err);
 }
 
+static void logs_ask(struct docker_job *j)
+{
+    docker_job_call(j, "GET", docker_target(j, "/logs?stdout=1&stderr=1&tail=5"), SLICE_EMPTY, on_logs);
+}
+
 static void on_started_look(struct docker_job *j)
 {
     if (docker_job_container(j) != 0) {
@@ -80,7 +113,7 @@ static void on_started_look(struct docker_job *j)
         (void)err_set(&j->err, E_BUSY, "somebody has paused sandbox %.*s", SL_ARG(j->id));
         docker_job_end(j, E_BUSY, &j->err);
     } else {
-        docker_job_call(j, "GET", docker_target(j, "/logs?stdout=1&stderr=1&tail=5"), SLICE_EMPTY, on_logs);
+        logs_ask(j);
     }
 }
 
@@ -130,6 +163,36 @@ static void on_unpaused(struct docker_job *j)
         docker_job_end_refused(j);
 }
 
+/* Listening before it wakes: it may look for us at once. */
+static void unpause(struct docker_job *j)
+{
+    int code = docker_entry_reach(j->e, &j->container, &j->err);
+    if (code == 0)
+        docker_job_call(j, "POST", docker_target(j, "/unpause"), SLICE_EMPTY, on_unpaused);
+    else if (code == E_NOT_FOUND)
+        docker_job_tick(j, LOOK_AGAIN_MS, on_look_again);
+    else
+        docker_job_end(j, code, &j->err);
+}
+
+/* Blocks. A suspend that got no further than its mark: what ends from now on has ended by itself. */
+static void unmark_do(struct docker_job *j)
+{
+    j->code = docker_place_prepare(j->d->root, j->id, &j->err);
+}
+
+static void on_unmarked(struct docker_job *j)
+{
+    if (j->code == 0 && docker_job_is_over(j))
+        j->code = err_set(&j->err, E_CANCELLED, "given up");
+    if (j->code != 0)
+        docker_job_end(j, j->code, &j->err);
+    else if (j->container.status == DOCKER_PAUSED)
+        unpause(j);
+    else
+        reach(j);
+}
+
 static void start_looked(struct docker_job *j)
 {
     if (docker_job_container(j) != 0) {
@@ -139,19 +202,9 @@ static void start_looked(struct docker_job *j)
     docker_entry_know(j->e, &j->container);
     switch (j->container.status) {
     case DOCKER_RUNNING:
-        reach(j);
+    case DOCKER_PAUSED:
+        docker_job_work(j, unmark_do, on_unmarked);
         break;
-    case DOCKER_PAUSED: {
-        /* Listening before it wakes: it may look for us at once. */
-        int code = docker_entry_reach(j->e, &j->container, &j->err);
-        if (code == 0)
-            docker_job_call(j, "POST", docker_target(j, "/unpause"), SLICE_EMPTY, on_unpaused);
-        else if (code == E_NOT_FOUND)
-            docker_job_tick(j, LOOK_AGAIN_MS, on_look_again);
-        else
-            docker_job_end(j, code, &j->err);
-        break;
-    }
     case DOCKER_CREATED:
     case DOCKER_EXITED:
         docker_job_work(j, prepare_do, on_prepared);

@@ -439,6 +439,74 @@ static void test_moved(void **state)
     assert_nothing_left(w);
 }
 
+/* A suspend that got as far as its mark, and then the controller died: the sandbox was wanted again. */
+static void test_half_suspended(void **state)
+{
+    struct world *w = world_of(state);
+    char path[128];
+    OK(create(w, "sb-half", "home-half"));
+    OK(start(w, "sb-half"));
+    healthy(w, "sb-half");
+    provider_shut(w);
+    (void)snprintf(path, sizeof(path), "%s/sandboxes/sb-half/suspended", w->root);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    (void)fclose(f);
+    provider_open(w);
+    OK(start(w, "sb-half"));
+    assert_int_equal(engine_shell(&engine, "curl -sS --fail -o /dev/null --unix-socket $ENGINE -X POST "
+                                           "http://engine/containers/reeve-sb-half/kill"),
+                     0);
+    struct answer a = describe(w, "sb-half");
+    for (int i = 0; i < 1000 && a.state == SANDBOX_RUNNING; i++) {
+        pass_ms(w, 20);
+        a = describe(w, "sb-half");
+    }
+    assert_int_equal(a.state, SANDBOX_EXITED); /* it died: nobody sent it to sleep */
+    OK(destroy(w, "sb-half"));
+}
+
+static bool is_listening(const struct world *w, const char *id)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(fd >= 0);
+    int n =
+        snprintf(to.sun_path, sizeof(to.sun_path), "%s/sandboxes/%s/control/" INIT_SOCKET_NAME, w->root, id);
+    assert_in_range(n, 1, sizeof(to.sun_path) - 1);
+    bool does = connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0;
+    close(fd);
+    return does;
+}
+
+/* Starts that are given up somewhere, and a container that is removed by somebody else: nothing stays here.
+ */
+static void test_given_up_and_removed(void **state)
+{
+    struct world *w = world_of(state);
+    for (int64_t ms = 2; ms <= 512; ms = 2 * ms) {
+        struct answer a = {0}, gone = {0};
+        struct sandbox_server s = {.token = SL(TOKEN), .port = 2468};
+        OK(create(w, "sb-given-up", "home-given-up"));
+        w->p->ops->start(w->p, SL("sb-given-up"), &s, ms, on_done, &a);
+        wait_for(w, &a.is_done, OP_MS, "start");
+        bool is_gone = false;
+        for (int i = 0; i < 500 && !is_gone; i++) { /* again: it may just be being started */
+            (void)engine_shell(&engine, "curl -sS -o /dev/null --unix-socket $ENGINE -X DELETE "
+                                        "'http://engine/containers/reeve-sb-given-up?force=1'");
+            gone = describe(w, "sb-given-up");
+            is_gone = gone.code == 0 && gone.state == SANDBOX_ABSENT;
+            if (!is_gone)
+                pass_ms(w, 20);
+        }
+        assert_true(is_gone);
+        for (int i = 0; i < 500 && is_listening(w, "sb-given-up"); i++)
+            pass_ms(w, 20);
+        if (is_listening(w, "sb-given-up"))
+            fail_msg("still listening for one that was given up after %d ms", (int)ms);
+    }
+}
+
 static void test_foreign_name(void **state)
 {
     struct world *w = world_of(state);
@@ -479,6 +547,9 @@ static void test_entry_point_that_cannot(void **state)
     struct world *w = world_of(state);
     broken_init(w, "sb-noexec", "not a program", "exec format error");
     broken_init(w, "sb-ends", "#!/bin/sh\necho no way >&2\nexit 3\n",
+                "its first process ended at once with status 3: no way");
+    /* seen running, and ends while its init is waited for: the engine still says why */
+    broken_init(w, "sb-ends-late", "#!/bin/sh\nsleep 1\necho no way >&2\nexit 3\n",
                 "its first process ended at once with status 3: no way");
     assert_nothing_left(w);
 }
@@ -660,6 +731,8 @@ int main(void)
                                        TEST(test_out_of_memory),
                                        TEST(test_ends_by_itself),
                                        TEST(test_moved),
+                                       TEST(test_half_suspended),
+                                       TEST(test_given_up_and_removed),
                                        TEST(test_foreign_name),
                                        TEST(test_entry_point_that_cannot),
                                        TEST(test_image_that_is_missing),
