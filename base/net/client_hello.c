@@ -8,14 +8,18 @@
 #include <string.h>
 
 enum {
+    RECORD_CHANGE_CIPHER_SPEC = 20,
     RECORD_HANDSHAKE = 22,
+    RECORD_APPLICATION_DATA = 23,
     RECORD_HEAD_BYTES = 5,
     RECORD_BYTES_MAX = 16384,
     MESSAGE_CLIENT_HELLO = 1,
+    MESSAGE_SERVER_HELLO = 2,
     MESSAGE_HEAD_BYTES = 4,
     EXTENSION_SERVER_NAME = 0,
     NAME_HOST = 0,
-    EXTENSIONS_MAX = 256
+    EXTENSIONS_MAX = 256,
+    SKIPPED_MAX = 64
 };
 
 /* A walk over bytes; once something did not fit, it stays bad. */
@@ -134,7 +138,10 @@ int client_hello_parse(struct slice in, struct client_hello *ret, struct err *er
         size_t all = message_bytes(message, have);
         if (all > sizeof message)
             return err_set(err, E_TOO_LARGE, "a ClientHello of %zu bytes", all);
+        if (all != 0 && have - n + length > all) /* a second hello, perhaps */
+            return err_set(err, E_SYNTAX, "something behind the ClientHello in its record");
         if (all != 0 && have >= all) {
+            ret->n_bytes = in.n - r.n + length;
             struct reader body = {message + MESSAGE_HEAD_BYTES, all - MESSAGE_HEAD_BYTES, false};
             return hello_parse(body, ret) ? 0 : err_set(err, E_SYNTAX, "a malformed ClientHello");
         }
@@ -143,4 +150,38 @@ int client_hello_parse(struct slice in, struct client_hello *ret, struct err *er
     return in.n >= CLIENT_HELLO_RECORDS_MAX
                ? err_set(err, E_TOO_LARGE, "no whole ClientHello in %d bytes", CLIENT_HELLO_RECORDS_MAX)
                : E_AGAIN;
+}
+
+int client_hello_parse_second(struct slice in, struct client_hello *ret, struct err *err)
+{
+    struct reader r = {(const unsigned char *)in.p, in.n, false};
+    for (int i = 0; r.n > 0 && (r.p[0] == RECORD_CHANGE_CIPHER_SPEC || r.p[0] == RECORD_APPLICATION_DATA);
+         i++) {
+        if (i == SKIPPED_MAX)
+            return err_set(err, E_TOO_LARGE, "more than %d records in front of it", SKIPPED_MAX);
+        (void)take(&r, 3);
+        (void)take_part(&r, take(&r, 2));
+        if (r.is_bad)
+            return E_AGAIN;
+    }
+    int rc = client_hello_parse(slice_from(in, in.n - r.n), ret, err);
+    ret->n_bytes += in.n - r.n;
+    return rc;
+}
+
+int server_hello_parse(struct slice in, bool *ret_is_retry)
+{
+    /* SHA-256 of "HelloRetryRequest", where the random stands */
+    static const unsigned char retry[32] = {0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c,
+                                            0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
+                                            0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c};
+    const unsigned char *p = (const unsigned char *)in.p;
+    *ret_is_retry = false;
+    if ((in.n > 0 && p[0] != RECORD_HANDSHAKE) ||
+        (in.n > RECORD_HEAD_BYTES && p[RECORD_HEAD_BYTES] != MESSAGE_SERVER_HELLO))
+        return 0;
+    if (in.n < SERVER_HELLO_BYTES)
+        return E_AGAIN;
+    *ret_is_retry = memcmp(p + SERVER_HELLO_BYTES - sizeof retry, retry, sizeof retry) == 0;
+    return 0;
 }

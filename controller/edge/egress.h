@@ -6,6 +6,7 @@
 #ifndef REEVE_CONTROLLER_EDGE_EGRESS_H
 #define REEVE_CONTROLLER_EDGE_EGRESS_H
 
+#include "base/net/client_hello.h"
 #include "controller/controller.h"
 #include "controller/edge/account.h"
 
@@ -79,9 +80,13 @@ struct egress_stream {
     int64_t active_ms, touched_ms; /* monotonic: bytes passed; the workspace was told so */
     enum network_sni sni;
     bool is_tls_port;
-    struct buf hello; /* what the client sent, until its ClientHello is whole */
+    struct buf hello; /* what the client sent, until its ClientHello is whole and answered */
     int64_t hello_ms; /* when its first byte came */
     bool awaits_hello;
+    bool awaits_answer; /* the server's, to the hello: what comes meanwhile is held back in `hello` */
+    bool is_second;     /* the hello that is awaited: the server asked for another */
+    char answer[SERVER_HELLO_BYTES];
+    size_t n_answer;
     bool wants_read;
     bool is_throttled; /* waits for tokens */
     bool owes_drain;

@@ -35,13 +35,21 @@ static void leave(struct egress_stream *s)
 
 /* --- what the outside does --- */
 
+static void drain(struct egress_stream *s);
+static void answer_take(struct egress_stream *s, struct slice bytes);
+
 static void on_inner_read(struct stream *inner, struct slice bytes, void *data)
 {
     struct egress_stream *s = data;
+    bool was_answer = s->awaits_answer;
     egress_moved(s, bytes.n, 0);
     if (egress_must_wait(s))
         stream_read_stop(inner);
+    if (was_answer)
+        answer_take(s, bytes);
     s->base.events->on_read(&s->base, bytes, s->base.data);
+    if (was_answer && !s->is_closed)
+        drain(s);
 }
 
 static void on_inner_eof(struct stream *inner, void *data)
@@ -75,7 +83,8 @@ static void on_inner_write_error(struct stream *inner, int code, void *data)
 
 static void drain(struct egress_stream *s)
 {
-    if (!s->owes_drain || s->inner_is_full || s->is_throttled || s->is_broken)
+    if (!s->owes_drain || s->inner_is_full || s->is_throttled || s->awaits_answer || s->is_broken ||
+        s->is_cut)
         return;
     s->owes_drain = false;
     s->base.events->on_drain(&s->base, s->base.data);
@@ -175,6 +184,21 @@ static int hello_judge(struct egress_stream *s, const struct client_hello *h)
     return 0;
 }
 
+/* The first `n` bytes of what is kept. */
+static int held_pass_on(struct egress_stream *s, size_t n)
+{
+    struct slice first = slice_of(s->hello.p, n);
+    int rc = pass_on(s, &first, 1);
+    buf_consume(&s->hello, n);
+    if (s->hello.n == 0) {
+        buf_fini(&s->hello);
+    } else if (rc == 0) {
+        s->owes_drain = true;
+        rc = E_AGAIN;
+    }
+    return rc;
+}
+
 /* Keeps what the client sends until it can be judged. */
 static int hello_take(struct egress_stream *s, const struct slice *v, size_t n)
 {
@@ -187,20 +211,56 @@ static int hello_take(struct egress_stream *s, const struct slice *v, size_t n)
         return 0;
     if (s->hello_ms == 0)
         s->hello_ms = clock_mono_ms(s->base.loop->clock);
-    int rc = client_hello_parse(buf_view(&s->hello), &h, &err);
+    int rc = s->is_second ? client_hello_parse_second(buf_view(&s->hello), &h, &err)
+                          : client_hello_parse(buf_view(&s->hello), &h, &err);
     if (rc == E_AGAIN)
         return 0;
+    if (rc == E_INVALID && s->is_second)
+        return hello_refuse(s, "bad_hello", "%s: no second TLS hello where one is due", s->target.text);
     if (rc == E_INVALID && s->is_tls_port)
         return hello_refuse(s, "not_tls", "%s: what is sent is not TLS (`egress.tls_ports`)", s->target.text);
     if (rc != 0 && rc != E_INVALID)
         return hello_refuse(s, "bad_hello", "%s: the TLS hello: %s", s->target.text, err.msg);
     if (rc == 0 && (rc = hello_judge(s, &h)) != 0)
         return rc;
-    struct slice all = buf_view(&s->hello);
     s->awaits_hello = false;
-    rc = pass_on(s, &all, 1);
-    buf_fini(&s->hello);
-    return rc;
+    s->awaits_answer = rc == 0 && !s->is_second;
+    return held_pass_on(s, s->awaits_answer ? h.n_bytes : s->hello.n);
+}
+
+/* A server may ask for another hello, and serve the name that this one has. */
+static void answer_take(struct egress_stream *s, struct slice bytes)
+{
+    size_t n = sizeof s->answer - s->n_answer;
+    bool is_retry;
+    if (n > bytes.n)
+        n = bytes.n;
+    memcpy(s->answer + s->n_answer, bytes.p, n);
+    s->n_answer += n;
+    if (server_hello_parse(slice_of(s->answer, s->n_answer), &is_retry) == E_AGAIN)
+        return;
+    s->awaits_answer = false;
+    s->awaits_hello = s->is_second = is_retry;
+    s->hello_ms = 0;
+    if (s->is_cut || s->hello.n == 0)
+        return;
+    if (is_retry)
+        (void)hello_take(s, NULL, 0);
+    else
+        (void)held_pass_on(s, s->hello.n);
+}
+
+/* Until the server has answered nobody knows whether this is a second hello. */
+static int answer_wait(struct egress_stream *s, const struct slice *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (buf_slice(&s->hello, v[i]) != 0)
+            return hello_refuse(s, "bad_hello", "%s: too much behind a TLS hello without an answer",
+                                s->target.text);
+    if (s->hello.n == 0)
+        return 0;
+    s->owes_drain = true;
+    return E_AGAIN;
 }
 
 static int es_write(struct stream *base, const struct slice *v, size_t n)
@@ -208,7 +268,9 @@ static int es_write(struct stream *base, const struct slice *v, size_t n)
     struct egress_stream *s = of(base);
     if (s->is_broken || s->is_cut)
         return E_FORBIDDEN;
-    return s->awaits_hello ? hello_take(s, v, n) : pass_on(s, v, n);
+    if (s->awaits_hello)
+        return hello_take(s, v, n);
+    return s->awaits_answer ? answer_wait(s, v, n) : pass_on(s, v, n);
 }
 
 static void es_shutdown(struct stream *base)

@@ -317,6 +317,50 @@ test('the TLS hello must name what was asked for', { timeout: 120000 }, async ()
     }
 });
 
+/** A hello of TLS 1.3 without a key: the server asks for another. */
+function helloWithoutKey(name) {
+    const u16 = (n) => Buffer.from([n >> 8, n & 255]);
+    const extension = (type, ...body) => Buffer.concat([u16(type), u16(Buffer.concat(body).length), ...body]);
+    const extensions = Buffer.concat([
+        extension(0, u16(name.length + 3), Buffer.from([0]), u16(name.length), Buffer.from(name)),
+        extension(10, u16(2), u16(29)),
+        extension(13, u16(2), u16(0x0403)),
+        extension(43, Buffer.from([2, 3, 4])),
+        extension(51, u16(0)),
+    ]);
+    const body = Buffer.concat([u16(0x0303), Buffer.alloc(32, 7), Buffer.from([0, 0, 2, 0x13, 1, 1, 0]), u16(extensions.length), extensions]);
+    const message = Buffer.concat([Buffer.from([1, 0]), u16(body.length), body]);
+    return Buffer.concat([Buffer.from([22, 3, 1]), u16(message.length), message]).toString('latin1');
+}
+
+test('a second TLS hello must name it as well', { timeout: 120000 }, async () => {
+    // it speaks on a curve that clients do not begin with
+    const picky = await serveHttps(authority, (rq, answer) => answer.end('secure'), { curve: 'secp384r1' });
+    const pickyPort = picky.address().port;
+    const place = 'alice/again';
+    try {
+        reeve.config.egress.allow_private.push(`127.0.0.1:${pickyPort}`);
+        await reload();
+        await workspace(place, 'sni-require');
+        const got = await inside(place, 'tls', { target: `tls.test:${pickyPort}`, servername: 'tls.test' });
+        assert.equal(got.tls, 'TLSv1.3', JSON.stringify(got));
+        const target = `tls.test:${tlsPort}`;
+        const head = `CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`;
+        // all at once, before the server has asked
+        const bytes = helloWithoutKey('tls.test') + '\x14\x03\x03\x00\x01\x01' + helloWithoutKey('shop.test');
+        const answer = await inside(place, 'raw', head + bytes);
+        assert.match(answer, /^HTTP\/1\.1 200 [^]*\r\n\r\n\x16\x03\x03/); // the server asks
+        const cut = (await egress(place)).items.find((d) => d.decision === 'cut');
+        assert.equal(cut?.reason, 'sni_mismatch', JSON.stringify(await egress(place)));
+        assert.match(cut.detail, /names shop\.test/);
+    } finally {
+        reeve.config.egress.allow_private.pop();
+        await reload();
+        await reeve.remove(place);
+        await stop(picky);
+    }
+});
+
 test('who is slow on purpose is not waited for', { timeout: 120000 }, async () => {
     const place = 'alice/lazy';
     await workspace(place, 'sni-require');

@@ -17,9 +17,9 @@ export async function serveHttp(handler, at = {}) {
     return listening(http.createServer(handler), at);
 }
 
-/** `authority` as Authority makes one; answers for its names. */
+/** `authority` as Authority makes one; answers for its names. `at.curve`: the only one it speaks on. */
 export async function serveHttps(authority, handler, at = {}) {
-    return listening(https.createServer({ key: authority.key, cert: authority.cert }, handler), at);
+    return listening(https.createServer({ key: authority.key, cert: authority.cert, ...(at.curve && { ecdhCurve: at.curve }) }, handler), at);
 }
 
 export async function stop(server) {

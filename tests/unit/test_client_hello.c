@@ -50,8 +50,10 @@ static void real_ones(void **state)
             assert_int_equal(h.has_name, names[i] != NULL);
             if (names[i] != NULL)
                 assert_string_equal(h.name, names[i]);
+            size_t alone = hello.n;
             (void)buf_str(&hello, "\x17\x03\x03\x00\x05zzzzz"); /* early data behind it is not looked at */
             assert_int_equal(client_hello_parse(buf_view(&hello), &h, NULL), 0);
+            assert_int_equal(h.n_bytes, alone);
             buf_fini(&hello);
         }
     }
@@ -80,6 +82,71 @@ static void split_records(void **state)
         buf_fini(&out);
     }
     buf_fini(&hello);
+}
+
+static void second_ones(void **state)
+{
+    (void)state;
+    struct buf hello = real_hello("example.org", TLS1_3_VERSION, NULL), out = BUF_INIT(65536);
+    struct client_hello h;
+    (void)buf_append(&out, "\x14\x03\x03\x00\x01\x01", 6);
+    (void)buf_append(&out, "\x17\x03\x03\x00\x05zzzzz", 10);
+    (void)buf_slice(&out, buf_view(&hello));
+    for (size_t n = 0; n < out.n; n++)
+        assert_int_equal(client_hello_parse_second(slice_of(out.p, n), &h, NULL), E_AGAIN);
+    assert_int_equal(client_hello_parse_second(buf_view(&out), &h, NULL), 0);
+    assert_string_equal(h.name, "example.org");
+    assert_int_equal(h.n_bytes, out.n);
+    assert_int_equal(client_hello_parse_second(SL("\x15\x03\x03\x00\x02\x01\x00"), &h, NULL), E_INVALID);
+    buf_reset(&out);
+    for (int i = 0; i < 100; i++)
+        (void)buf_append(&out, "\x14\x03\x03\x00\x01\x01", 6);
+    assert_int_equal(client_hello_parse_second(buf_view(&out), &h, NULL), E_TOO_LARGE);
+    /* one behind it in the same record */
+    size_t n = hello.n - 5;
+    (void)buf_str(&hello, "\x01");
+    hello.p[3] = (char)((n + 1) >> 8);
+    hello.p[4] = (char)(n + 1);
+    assert_int_equal(client_hello_parse(buf_view(&hello), &h, NULL), E_SYNTAX);
+    assert_int_equal(client_hello_parse(slice_of(hello.p, hello.n - 1), &h, NULL), E_SYNTAX);
+    buf_fini(&hello);
+    buf_fini(&out);
+}
+
+/* What OpenSSL answers to a client whose first curve it does not take, and to one whose it takes. */
+static void server_hellos(void **state)
+{
+    (void)state;
+    for (int is_retry = 0; is_retry < 2; is_retry++) {
+        SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+        struct buf hello = real_hello("example.org", TLS1_3_VERSION, NULL);
+        SSL *ssl;
+        char *p;
+        bool got;
+        EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+        X509 *cert = X509_new();
+        assert_true(X509_set_pubkey(cert, key) == 1 && X509_sign(cert, key, EVP_sha256()) > 0);
+        assert_true(SSL_CTX_use_cert_and_key(ctx, cert, key, NULL, 1) == 1);
+        assert_int_equal(SSL_CTX_set1_groups_list(ctx, is_retry ? "P-384" : "X25519"), 1);
+        ssl = SSL_new(ctx);
+        SSL_set_bio(ssl, BIO_new_mem_buf(hello.p, (int)hello.n), BIO_new(BIO_s_mem()));
+        SSL_set_accept_state(ssl);
+        (void)SSL_do_handshake(ssl);
+        long n = BIO_get_mem_data(SSL_get_wbio(ssl), &p);
+        assert_true(n > SERVER_HELLO_BYTES);
+        for (size_t i = 0; i < SERVER_HELLO_BYTES; i++)
+            assert_int_equal(server_hello_parse(slice_of(p, i), &got), E_AGAIN);
+        assert_int_equal(server_hello_parse(slice_of(p, SERVER_HELLO_BYTES), &got), 0);
+        assert_int_equal(got, is_retry);
+        SSL_free(ssl);
+        SSL_CTX_free(ctx);
+        X509_free(cert);
+        EVP_PKEY_free(key);
+        buf_fini(&hello);
+    }
+    bool got;
+    assert_int_equal(server_hello_parse(SL("\x15"), &got), 0); /* an alert */
+    assert_false(got);
 }
 
 /* A hello of parts; `extensions` as bytes. */
@@ -191,7 +258,8 @@ static void what_is_not_tls(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(real_ones), cmocka_unit_test(split_records),
-                                       cmocka_unit_test(made_ones), cmocka_unit_test(what_is_not_tls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(real_ones),   cmocka_unit_test(split_records),
+                                       cmocka_unit_test(second_ones), cmocka_unit_test(server_hellos),
+                                       cmocka_unit_test(made_ones),   cmocka_unit_test(what_is_not_tls)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
