@@ -79,6 +79,7 @@ static const struct sieve_row event_rows[] = {
     {"prompt_tokens", 0, NULL},
     {"completion_tokens", 0, NULL},
     {"error_str", 0, NULL},
+    {"reeve_provider_tools", 120, NULL}, /* deploy/litellm adds it */
     {"metadata", 0, metadata_rows},
     {NULL, 0, NULL},
 };
@@ -254,6 +255,8 @@ static int extras_find(const struct json *event, const struct json *usage, const
         rc = extra_word(usage, USAGE, "speed", out, err);
     if (rc == 0)
         rc = extra_word(usage, USAGE, "inference_geo", out, err);
+    if (rc == 0)
+        rc = extra_word(event, "", "reeve_provider_tools", out, err);
     return rc;
 }
 

@@ -18,6 +18,7 @@ delivers it, and files of a process that is gone are delivered by the others or 
 """
 
 import asyncio
+import collections
 import fcntl
 import gzip
 import hashlib
@@ -43,6 +44,8 @@ RETRY_SECONDS = (1, 60)  # doubled from the first to the second
 TIMEOUT_SECONDS = 30
 KEY_SECONDS = 5  # how long a key that was good is taken for good: a revoked one may live on for so long
 
+TEXT_MAX = 1000  # characters of a text in a report
+
 # What an agent may ask a gateway for. Anything else under /v1 makes work that is not reported call by call (batches,
 # files, fine-tuning), or is the proxy's own management.
 ROUTES = {
@@ -52,6 +55,35 @@ ROUTES = {
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/responses",
+}
+
+# Members of a request that are not offered: the first makes work that goes on behind the report of the call, the others
+# lead the call to models that were not asked about.
+REFUSED = ("background", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+
+# Items in the output of an answer of /v1/responses that cost nothing beside their tokens: the model's own, and calls of
+# tools that the caller runs. Anything else, and what is not known here yet, the provider did, at a price of its own.
+FREE_ITEMS = {
+    "message",
+    "reasoning",
+    "compaction",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "computer_call",
+    "computer_call_output",
+    "local_shell_call",
+    "local_shell_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "additional_tools",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
 }
 
 # What Reeve reads of an event (docs/litellm.md there). The rest, prompts and answers with it, stays here.
@@ -148,14 +180,43 @@ async def auth(request, api_key):
 # --- what was used ---
 
 
-def slim(payload):
+def short(value):
+    """A caller can write a name of any length, or something that is none: it must not make the report too large."""
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)[:TEXT_MAX]
+
+
+def member(of, name):
+    return of.get(name) if isinstance(of, dict) else getattr(of, name, None)
+
+
+def is_free(item):
+    kind = member(item, "type")
+    if kind == "shell_call":  # the caller's shell, or a container of the provider's
+        return member(member(item, "environment"), "type") == "local"
+    return kind in FREE_ITEMS
+
+
+def provider_tools(response):
+    """What the provider did beside the model: "code_interpreter_call 1, image_generation_call 2"."""
+    output = member(response, "output")
+    if not isinstance(output, (list, tuple)):
+        return None
+    counts = collections.Counter(str(member(item, "type")) for item in output if not is_free(item))
+    return ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items())) or None
+
+
+def slim(payload, response=None):
     """What Reeve reads of a StandardLoggingPayload."""
     metadata = payload.get("metadata") or {}
     cost = payload.get("cost_breakdown") or {}
-    event = {name: payload.get(name) for name in MEMBERS}
+    event = {name: short(payload.get(name)) for name in MEMBERS}
+    event["reeve_provider_tools"] = short(provider_tools(response))
     event["error_str"] = "(said)" if payload.get("error_str") else None  # it may quote the prompt
-    event["cost_breakdown"] = {name: cost.get(name) for name in ("tool_usage_cost", "service_tier")}
-    event["metadata"] = {name: metadata.get(name) for name in ("user_api_key_hash", "usage_object")}
+    event["cost_breakdown"] = {name: short(cost.get(name)) for name in ("tool_usage_cost", "service_tier")}
+    event["metadata"] = {
+        "user_api_key_hash": short(metadata.get("user_api_key_hash")),
+        "usage_object": metadata.get("usage_object"),
+    }
     return event
 
 
@@ -182,8 +243,13 @@ class Spool:
                 self.path = os.path.join(self.folder, name)
                 self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
                 fcntl.flock(self.fd, fcntl.LOCK_EX)
-            while line:  # a disk that is full raises: LiteLLM logs it
-                line = line[os.write(self.fd, line) :]
+            size = os.fstat(self.fd).st_size
+            try:
+                while line:  # a disk that is full raises: LiteLLM logs it
+                    line = line[os.write(self.fd, line) :]
+            except OSError:
+                os.ftruncate(self.fd, size)  # half a line would spoil the next, and with it the whole file
+                raise
             self.events += 1
             if self.events >= BATCH_EVENTS or os.fstat(self.fd).st_size >= BATCH_BYTES:
                 self.close()
@@ -254,21 +320,27 @@ class Usage(CustomLogger):
         super().__init__()
         self.spool = None
 
-    def keep(self, kwargs):
+    def keep(self, kwargs, response=None):
         payload = kwargs.get("standard_logging_object")
         if payload is None:
             return
         if self.spool is None:
             self.start()
-        self.spool.append(slim(payload))
+        self.spool.append(slim(payload, response))
 
     def start(self):
         """In the worker that serves, not in a process that forks it: threads do not survive that."""
         self.spool = Spool(os.environ.get("REEVE_SPOOL", "reeve-spool"))
         self.spool.has_news.set()  # what an earlier process has left
 
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        for said in (data, data.get("extra_body")):
+            for name in REFUSED:
+                if isinstance(said, dict) and said.get(name):
+                    raise HTTPException(status_code=400, detail=f"`{name}`: not offered to workspaces")
+
     async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
-        self.keep(kwargs)
+        self.keep(kwargs, response_obj)
 
     async def async_log_failure_event(self, kwargs, response_obj, start_time, end_time):
         self.keep(kwargs)

@@ -5,6 +5,7 @@
 //   … fail N                    the first N calls with this very text are answered with 500
 //   … slow                      a stream with a pause before each of its words, until its reader leaves
 //   … search N                  N web searches were made besides
+//   … item {…}                  an item in the output of /v1/responses, beside its message
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
@@ -62,6 +63,7 @@ export class Provider {
         if (rq.url.startsWith('/v1/messages/count_tokens')) this.json(answer, 200, { input_tokens: input });
         else if (rq.url.startsWith('/v1/messages')) await this.messages(answer, call, body.stream);
         else if (rq.url.startsWith('/v1/chat/completions')) await this.chat(answer, call, body);
+        else if (rq.url.startsWith('/v1/responses')) await this.responses(answer, call, body.stream, [...text.matchAll(/item (\{.*?\}) ?(?=$|item)/g)].map((m) => JSON.parse(m[1])));
         else if (rq.url.startsWith('/v1/embeddings')) this.embeddings(answer, call);
         else this.json(answer, 404, { error: { type: 'not_found', message: rq.url } });
     }
@@ -126,6 +128,31 @@ export class Provider {
             chunk([{ index: 0, delta: {}, finish_reason: 'stop' }]),
             ...(body.stream_options?.include_usage ? [chunk([], { usage })] : []),
             'data: [DONE]\n\n',
+        ]);
+    }
+
+    async responses(answer, { id, model, input, output, read, pause }, isStream, items) {
+        const response = {
+            id: `resp_${id}`,
+            object: 'response',
+            created_at: 1,
+            status: 'completed',
+            model,
+            output: [{ type: 'message', id, role: 'assistant', status: 'completed', content: [{ type: 'output_text', text: 'to be sure', annotations: [] }] }, ...items],
+            parallel_tool_calls: true,
+            tool_choice: 'auto',
+            tools: [],
+            usage: { input_tokens: input, output_tokens: output, total_tokens: input + output, input_tokens_details: { cached_tokens: read }, output_tokens_details: { reasoning_tokens: 0 } },
+        };
+        if (!isStream) {
+            this.json(answer, 200, response);
+            return;
+        }
+        const event = (type, sequence_number, more) => `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number, ...more })}\n\n`;
+        await this.stream(answer, pause, [
+            event('response.created', 0, { response: { ...response, status: 'in_progress', output: [], usage: null } }),
+            event('response.output_text.delta', 1, { item_id: id, output_index: 0, content_index: 0, delta: 'to be sure' }),
+            event('response.completed', 2, { response }),
         ]);
     }
 

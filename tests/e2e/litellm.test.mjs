@@ -177,6 +177,9 @@ test('an agent that writes its own call ids, tags and metadata gains nothing', {
     assert.equal(decimal(units((await budget('month')).spent.amount) - spent), '0.0023');
     assert.ok(!provider.calls.some((call) => JSON.stringify(call.headers).includes('mine')));
     // what is not a call that is reported one by one is not offered
+    for (const where of [{ background: true }, { extra_body: { background: true } }])
+        assert.match(await ask({ path: '/v1/responses', body: { model: 'gpt-4o', input: 'use 1 1', ...where } }), /^400 .*background/);
+    assert.match(await ask(chat('use 1 1', { fallbacks: ['claude-sonnet-4-5'] })), /^400 .*fallbacks/);
     for (const it of ['/v1/batches', '/v1/files', '/v1/fine_tuning/jobs', '/v1/key/generate']) assert.match(await ask({ path: it, body: { model: 'gpt-4o' } }), /^40[34] /);
 });
 
@@ -217,6 +220,29 @@ test('searches at the provider are not free: unpriced, in suspense, their tokens
     assert.deepEqual([item.reason, item.cost.amount, item.tokens], ['unpriced', '0.000066', { input: 12, output: 2 }]);
     assert.equal((await budget('month')).unsettled.amount, '0.000066');
     assert.equal((await successes()).length, known.length);
+});
+
+test('/v1/responses: tools of the provider are noticed, those that the caller runs are not', { timeout: 180000 }, async () => {
+    const known = await successes();
+    const shell = { type: 'shell_call', id: 'sh_1', call_id: 'c_1', status: 'completed', action: { commands: ['ls'] } };
+    const own = [
+        { type: 'function_call', id: 'fc_1', call_id: 'c_2', name: 'f', arguments: '{}', status: 'completed' },
+        { ...shell, environment: { type: 'local' } },
+    ];
+    const hosted = [
+        { ...shell, environment: { type: 'container_reference', container_id: 'cntr_1' } },
+        { type: 'image_generation_call', id: 'ig_1', status: 'completed', result: 'aGk=' },
+    ];
+    const call = (n, items, more = {}) => ({ path: '/v1/responses', body: { model: 'gpt-4o', input: `use ${n} 3 ${items.map((it) => `item ${JSON.stringify(it)}`).join(' ')}`, ...more } });
+    for (const more of [{}, { stream: true }]) {
+        const n = more.stream ? 41 : 31;
+        assert.match(await ask(call(n, own, more)), /^200 /);
+        assert.match(await ask(call(n + 1, hosted, more)), /^200 /);
+        const item = await until('the record', 60000, async () => (await suspense()).find((it) => it.tokens.input === n + 1));
+        assert.deepEqual([item.reason, item.detail], ['unpriced', 'no price covers: reeve_provider_tools image_generation_call 1, shell_call 1']);
+    }
+    const got = await news('the two', 2, known);
+    assert.deepEqual(got.map(lines).sort(), ['31 input, 3 output', '41 input, 3 output']);
 });
 
 test('replays are duplicates in every form, unabridged too; altered ones are conflicts that count; an unknown key waits', { timeout: 120000 }, async () => {

@@ -269,6 +269,19 @@ static void test_kinds_of_calls(void **state)
     e = only(&p, "\"cost_breakdown\":{\"tool_usage_cost\":0.0},", TOKENS);
     assert_true(e->extra.n == 0);
     parsed_fini(&p);
+    /* what the provider's tools did */
+    e = only(&p, "\"reeve_provider_tools\":null,", TOKENS);
+    assert_true(e->extra.n == 0);
+    parsed_fini(&p);
+    e = only(&p, "\"reeve_provider_tools\":\"code_interpreter_call 1, shell_call 2\",", TOKENS);
+    assert_true(slice_eq_str(e->extra, "reeve_provider_tools code_interpreter_call 1, shell_call 2"));
+    parsed_fini(&p);
+    struct buf many = BUF_INIT(1000);
+    (void)buf_printf(&many, "\"reeve_provider_tools\":\"%0200d\",", 7);
+    e = only(&p, buf_cstr(&many), TOKENS);
+    assert_true(slice_eq_str(e->extra, "reeve_provider_tools (too long)"));
+    parsed_fini(&p);
+    buf_fini(&many);
 }
 
 /* A failure needs neither tokens nor a model, and does not stand in the way of the attempt that then works.
