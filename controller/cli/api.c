@@ -1,6 +1,7 @@
 /* api: a command's calls to the controller. Commands may block, so this is libcurl's plain interface. */
 #include "controller/cli/command.h"
 
+#include "base/core/id.h"
 #include "base/core/mem.h"
 #include "base/net/http.h"
 
@@ -219,6 +220,17 @@ int api_download(const char *path)
         return EXIT_REFUSED;
     }
     return code;
+}
+
+bool api_workspace_path(struct buf *path, const char *tail)
+{
+    struct slice text = slice_str(command_argument(0)), ns;
+    if (!slice_cut(&text, '/', &ns) || !name_is_valid(ns) || !name_is_valid(text)) {
+        (void)command_usage_error("expected NAMESPACE/NAME, found `%s`", command_argument(0));
+        return false;
+    }
+    (void)buf_printf(path, "/v1/workspaces/%.*s/%.*s%s", SL_ARG(ns), SL_ARG(text), tail);
+    return true;
 }
 
 void api_query_add(struct buf *path, const char *name, const char *value)

@@ -2,7 +2,6 @@
 #include "controller/cli/command.h"
 
 #include "base/core/clock.h"
-#include "base/core/id.h"
 #include "base/core/mem.h"
 #include "base/net/http.h"
 
@@ -129,12 +128,8 @@ static int usage(const struct command *cmd)
     struct buf path = BUF_INIT(8192);
     const char *by = command_option("--by"), *of = command_argument(0);
     if (of != NULL) {
-        struct slice name = slice_str(of), ns;
-        if (!slice_cut(&name, '/', &ns) || !name_is_valid(ns) || !name_is_valid(name)) {
-            buf_fini(&path);
-            return command_usage_error("expected NAMESPACE/NAME, found `%s`", of);
-        }
-        (void)buf_printf(&path, "/v1/workspaces/%.*s/%.*s/usage", SL_ARG(ns), SL_ARG(name));
+        if (!api_workspace_path(&path, "/usage"))
+            return EXIT_USAGE;
     } else {
         (void)buf_str(&path, "/v1/usage");
         for (size_t i = 0; i < ARRAY_LEN(wide); i++)
@@ -147,11 +142,7 @@ static int usage(const struct command *cmd)
     usage_table_init(&t, by != NULL ? by : "");
     int code = api_pages(buf_cstr(&path), 5000, on_usage, &t);
     buf_fini(&path);
-    if (code == EXIT_DONE && !command_wants_json())
-        table_print(&t.table);
-    else
-        table_fini(&t.table);
-    return code;
+    return table_end(&t.table, code);
 }
 
 static int export(const struct command *cmd)

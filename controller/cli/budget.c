@@ -105,11 +105,7 @@ static int show(const struct command *cmd)
     table_init(&t, instance_heads, ARRAY_LEN(instance_heads));
     code = api_pages(buf_cstr(&path), 400, on_instances, &t);
     buf_fini(&path);
-    if (code == EXIT_DONE && !command_wants_json())
-        table_print(&t);
-    else
-        table_fini(&t);
-    return code;
+    return table_end(&t, code);
 }
 
 static int set(const struct command *cmd)

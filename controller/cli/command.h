@@ -68,6 +68,8 @@ int api_pages(const char *path, unsigned limit, void (*on_page)(const struct jso
               void *data);
 /* The same, the body streamed to stdout. */
 int api_download(const char *path);
+/* "/v1/workspaces/<namespace>/<name><tail>" of the first argument; false: printed why not. */
+bool api_workspace_path(struct buf *path, const char *tail);
 /* "?name=value" or "&name=value" with the value encoded; nothing for NULL. */
 void api_query_add(struct buf *path, const char *name, const char *value);
 void api_answer_fini(struct api_answer *a);
@@ -92,5 +94,8 @@ void table_cell(struct table *t, size_t column,
 void table_row(struct table *t);
 void table_print(struct table *t); /* and frees */
 void table_fini(struct table *t);
+/* After api_pages: prints it when all pages came and --json has not printed them already; frees. Gives `code`
+ * back. */
+int table_end(struct table *t, int code);
 
 #endif

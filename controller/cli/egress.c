@@ -1,21 +1,9 @@
 /* egress: reeve egress ls|why. */
 #include "controller/cli/command.h"
 
-#include "base/core/id.h"
 #include "base/core/mem.h"
 
 #include <stdio.h>
-
-static bool path_of(struct buf *path, const char *tail)
-{
-    struct slice text = slice_str(command_argument(0)), ns;
-    if (!slice_cut(&text, '/', &ns) || !name_is_valid(ns) || !name_is_valid(text)) {
-        (void)command_usage_error("expected NAMESPACE/NAME, found `%s`", command_argument(0));
-        return false;
-    }
-    (void)buf_printf(path, "/v1/workspaces/%.*s/%.*s%s", SL_ARG(ns), SL_ARG(text), tail);
-    return true;
-}
 
 static int list(const struct command *cmd)
 {
@@ -25,7 +13,7 @@ static int list(const struct command *cmd)
     struct api_answer a;
     struct table t;
     (void)cmd;
-    if (!path_of(&path, "/egress"))
+    if (!api_workspace_path(&path, "/egress"))
         return EXIT_USAGE;
     int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);
     buf_fini(&path);
@@ -84,7 +72,7 @@ static int why(const struct command *cmd)
     struct buf path = BUF_INIT(4096);
     struct api_answer a;
     (void)cmd;
-    if (!path_of(&path, "/egress/why"))
+    if (!api_workspace_path(&path, "/egress/why"))
         return EXIT_USAGE;
     api_query_add(&path, "target", command_argument(1));
     int code = api_call("GET", buf_cstr(&path), SLICE_NULL, &a);

@@ -40,11 +40,7 @@ static int list(const struct command *cmd)
     table_init(&t, heads, ARRAY_LEN(heads));
     int code = api_pages(buf_cstr(&path), 500, on_items, &t);
     buf_fini(&path);
-    if (code == EXIT_DONE && !command_wants_json())
-        table_print(&t);
-    else
-        table_fini(&t);
-    return code;
+    return table_end(&t, code);
 }
 
 /* Every option that was given is a member of the body; the last part of the path is the command's name. */

@@ -78,3 +78,12 @@ void table_fini(struct table *t)
     mem_free(t->cells);
     *t = (struct table){.columns = t->columns};
 }
+
+int table_end(struct table *t, int code)
+{
+    if (code == EXIT_DONE && !command_wants_json())
+        table_print(t);
+    else
+        table_fini(t);
+    return code;
+}

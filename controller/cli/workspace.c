@@ -1,23 +1,10 @@
 /* workspace: reeve workspace ls|create|show|delete|suspend|resume|restart. */
 #include "controller/cli/command.h"
 
-#include "base/core/id.h"
 #include "base/core/mem.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* "namespace/name" of the first argument as a path; false: printed why not. */
-static bool path_of(struct buf *path, const char *tail)
-{
-    struct slice text = slice_str(command_argument(0)), ns;
-    if (!slice_cut(&text, '/', &ns) || !name_is_valid(ns) || !name_is_valid(text)) {
-        (void)command_usage_error("expected NAMESPACE/NAME, found `%s`", command_argument(0));
-        return false;
-    }
-    (void)buf_printf(path, "/v1/workspaces/%.*s/%.*s%s", SL_ARG(ns), SL_ARG(text), tail);
-    return true;
-}
 
 static void row_of(struct table *t, const struct json *ws)
 {
@@ -68,11 +55,7 @@ static int list(const struct command *cmd)
     api_query_add(&path, "label", command_option("--label"));
     int code = api_pages(buf_cstr(&path), 500, on_workspaces, &t);
     buf_fini(&path);
-    if (code == EXIT_DONE && !command_wants_json())
-        table_print(&t);
-    else
-        table_fini(&t);
-    return code;
+    return table_end(&t, code);
 }
 
 static int create(const struct command *cmd)
@@ -80,7 +63,7 @@ static int create(const struct command *cmd)
     (void)cmd;
     struct buf path = BUF_INIT(4096), body = BUF_INIT(65536);
     struct jsonw w;
-    if (!path_of(&path, ""))
+    if (!api_workspace_path(&path, ""))
         return EXIT_USAGE;
     api_query_add(&path, "wait", command_option("--wait") != NULL ? command_option("--wait") : "60s");
     api_query_add(&path, "retry", command_option("--retry") != NULL ? "1" : NULL);
@@ -100,7 +83,7 @@ static int create(const struct command *cmd)
 static int act(const char *method, const char *tail)
 {
     struct buf path = BUF_INIT(4096);
-    if (!path_of(&path, tail))
+    if (!api_workspace_path(&path, tail))
         return EXIT_USAGE;
     api_query_add(&path, "wait", command_option("--wait"));
     int code = show_one(method, buf_cstr(&path), SLICE_NULL);
