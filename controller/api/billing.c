@@ -8,17 +8,6 @@
 
 /* --- usage --- */
 
-static void on_json(int code, struct slice json, const struct err *err, void *data)
-{
-    struct request *rq = request_release(data, NULL);
-    if (rq == NULL)
-        return;
-    if (code != 0)
-        request_error(rq, err);
-    else
-        request_json(rq, 200, json, NULL, 0);
-}
-
 static void query_usage(struct request *rq, struct billing_usage_query *q, const char *by)
 {
     const struct {
@@ -41,7 +30,7 @@ static void query_usage(struct request *rq, struct billing_usage_query *q, const
         request_problem(rq, E_INVALID, "query parameter `%s`: expected " BILLING_USAGE_BY ", found `%.*s`",
                         by, (int)(q->by.n < 200 ? q->by.n : 200), q->by.p);
     else
-        billing_usage_query(rq->c->billing, q, on_json, request_hold(rq, NULL));
+        billing_usage_query(rq->c->billing, q, request_on_json, request_hold(rq, NULL));
 }
 
 static void get_usage(struct request *rq)
@@ -65,12 +54,9 @@ static void get_usage(struct request *rq)
 
 static void workspace_usage(struct request *rq)
 {
-    struct workspace *ws =
-        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
-    if (ws == NULL) {
-        request_problem(rq, E_NOT_FOUND, "no such workspace");
+    struct workspace *ws = request_workspace(rq);
+    if (ws == NULL)
         return;
-    }
     struct billing_usage_query q = {.namespace = ws->namespace, .workspace_id = slice_str(ws->id)};
     query_usage(rq, &q, "by");
 }

@@ -9,15 +9,6 @@
 
 #define ANSWER_MAX ((size_t)512 * 1024)
 
-static struct workspace *named(struct request *rq)
-{
-    struct workspace *ws =
-        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
-    if (ws == NULL)
-        request_problem(rq, E_NOT_FOUND, "no such workspace");
-    return ws;
-}
-
 /* --- what was decided --- */
 
 static void write_decision(struct jsonw *w, const struct decision *d)
@@ -46,7 +37,7 @@ static int newest_first(const void *a, const void *b)
 static void get_egress(struct request *rq)
 {
     static const struct account nothing;
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     if (ws == NULL)
         return;
     const struct account *a = egress_account(rq->c->egress, ws->id);
@@ -137,7 +128,7 @@ static void on_decided(const struct egress_answer *a, void *data)
 
 static void get_why(struct request *rq)
 {
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     struct slice text;
     struct err err = {0};
     if (ws == NULL || !request_query(rq, "target", &text))

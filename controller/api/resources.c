@@ -44,12 +44,11 @@ static struct provider *provider_of(struct controller *c, struct slice name)
 
 static void get_resources(struct request *rq)
 {
-    struct workspace *ws =
-        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
-    struct provider *p = ws != NULL ? provider_of(rq->c, ws->provider) : NULL;
-    if (ws == NULL) {
-        request_problem(rq, E_NOT_FOUND, "no such workspace");
-    } else if (p == NULL || ws->sandbox_id.n == 0) {
+    struct workspace *ws = request_workspace(rq);
+    if (ws == NULL)
+        return;
+    struct provider *p = provider_of(rq->c, ws->provider);
+    if (p == NULL || ws->sandbox_id.n == 0) {
         request_problem(rq, E_CONFLICT, "the workspace does not run");
     } else {
         request_own(rq);

@@ -10,17 +10,6 @@
 #define REASON_MAX 500
 #define USER_MAX   256
 
-static void on_json(int code, struct slice json, const struct err *err, void *data)
-{
-    struct request *rq = request_release(data, NULL);
-    if (rq == NULL)
-        return;
-    if (code != 0)
-        request_error(rq, err);
-    else
-        request_json(rq, 200, json, NULL, 0);
-}
-
 static void get_suspense(struct request *rq)
 {
     struct billing_suspense_query q = {.tenant = SLICE_EMPTY};
@@ -49,7 +38,7 @@ static void get_suspense(struct request *rq)
     }
     if (rq->who.tenant != NULL)
         q.tenant = rq->who.tenant->name;
-    billing_suspense(rq->c->billing, &q, on_json, request_hold(rq, NULL));
+    billing_suspense(rq->c->billing, &q, request_on_json, request_hold(rq, NULL));
 }
 
 struct decision_body {
@@ -134,7 +123,7 @@ static void decide(struct request *rq, enum suspense_action kind, const char *ac
             in.workspace.n > 0 ? "/" : "", SL_ARG(in.workspace), SL_ARG(in.reason)));
     }
     d.audit = audit_entry(rq, action, d.id, detail.p != NULL ? detail : SLICE_EMPTY);
-    billing_suspense_decide(rq->c->billing, &d, on_json, request_hold(rq, NULL));
+    billing_suspense_decide(rq->c->billing, &d, request_on_json, request_hold(rq, NULL));
 }
 
 static void attribute(struct request *rq)

@@ -201,18 +201,9 @@ static void post_find_or_create(struct request *rq)
 
 /* --- read --- */
 
-static struct workspace *named(struct request *rq)
-{
-    struct workspace *ws =
-        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
-    if (ws == NULL)
-        request_problem(rq, E_NOT_FOUND, "no such workspace");
-    return ws;
-}
-
 static void get_workspace(struct request *rq)
 {
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     if (ws != NULL)
         answer_workspace(rq, 200, ws);
 }
@@ -317,7 +308,7 @@ enum action { ACTION_SUSPEND, ACTION_RESUME, ACTION_RESTART };
 static void act(struct request *rq, enum action action, const char *audit)
 {
     struct scheduler *s = rq->c->scheduler;
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     struct billing_budget_view budget;
     struct err err = {0};
     int64_t wait_ms;
@@ -356,7 +347,7 @@ static void restart_workspace(struct request *rq)
 
 static void extend_workspace(struct request *rq)
 {
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     if (ws == NULL)
         return;
     scheduler_touch(rq->c->scheduler, ws);
@@ -459,7 +450,7 @@ void workspace_events_notify(struct controller *c, const struct workspace *ws)
 
 static void get_events(struct request *rq)
 {
-    struct workspace *ws = named(rq);
+    struct workspace *ws = request_workspace(rq);
     struct http_header h[REQUEST_HEADERS_MAX + 3];
     if (ws == NULL)
         return;

@@ -172,6 +172,17 @@ void request_text(struct request *rq, int status, const char *content_type, stru
     answer(rq, status, content_type, arena_slice(request_arena(rq), text), NULL, 0);
 }
 
+void request_on_json(int code, struct slice json, const struct err *err, void *hold)
+{
+    struct request *rq = request_release(hold, NULL);
+    if (rq == NULL)
+        return;
+    if (code != 0)
+        request_error(rq, err);
+    else
+        request_json(rq, 200, json, NULL, 0);
+}
+
 bool request_parse_json(struct request *rq, bool is_optional)
 {
     struct err err = {0};
@@ -205,6 +216,15 @@ bool request_query(struct request *rq, const char *name, struct slice *ret)
     *ret = arena_slice(request_arena(rq), buf_view(&out));
     buf_fini(&out);
     return true;
+}
+
+struct workspace *request_workspace(struct request *rq)
+{
+    struct workspace *ws =
+        scheduler_find(rq->c->scheduler, rq->who.tenant->name, rq->params[0], rq->params[1]);
+    if (ws == NULL)
+        request_problem(rq, E_NOT_FOUND, "no such workspace");
+    return ws;
 }
 
 bool request_duration(struct request *rq, const char *name, int64_t max_ms, int64_t *ret_ms)

@@ -64,6 +64,8 @@ void request_json(struct request *rq, int status, struct slice json, const struc
                   size_t n_extra);
 void request_empty(struct request *rq, int status);
 void request_text(struct request *rq, int status, const char *content_type, struct slice text);
+/* Answers, from a hold, with the JSON that was waited for, or with what was wrong. */
+void request_on_json(int code, struct slice json, const struct err *err, void *hold);
 
 /* Writes a whole problem document. `request_id` may be NULL. */
 void problem_write(struct buf *out, int code, struct slice detail, const char *request_id);
@@ -74,6 +76,9 @@ size_t request_headers(const struct request *rq, struct http_header *h);
 /* Parses the body as a JSON object into rq->json; answers the problem itself and returns false when it
  * cannot. An empty body gives an empty object when `is_optional`. */
 bool request_parse_json(struct request *rq, bool is_optional);
+/* The tenant's workspace that a route with ROUTE_NAMESPACE_FIRST names; NULL when it answered that there is
+ * none. */
+struct workspace *request_workspace(struct request *rq);
 /* "?wait=30s": 0 when absent; false when it answered a problem. Bounded by max. */
 bool request_duration(struct request *rq, const char *name, int64_t max_ms, int64_t *ret_ms);
 /* "?from=2026-11-01" or a whole RFC 3339 time, as whole UTC days: the first instant of its day or, with
