@@ -6,8 +6,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { NameServer } from '../e2e/dns.mjs';
-import { Reeve, root, sleep, until } from '../e2e/lib.mjs';
-import { cpuOf, end, freePort, LOAD_CPU, median, memoryOf, pin, SERVER_CPU, spread, start } from './measure.mjs';
+import { freePort, Reeve, root, sleep, until } from '../e2e/lib.mjs';
+import { cpuOf, end, LOAD_CPU, median, memoryOf, pin, SERVER_CPU, spread, start } from './measure.mjs';
 
 const ROUNDS = 3;
 const FILE_MIB = 1024;

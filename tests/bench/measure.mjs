@@ -4,7 +4,6 @@
 // read from /proc, counted over all threads: it is what a request costs, whatever the client's speed was.
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
-import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -56,17 +55,6 @@ export function pin(pid, cpus) {
     spawnSync('taskset', ['-a', '-c', '-p', String(cpus), String(pid)]);
 }
 export const allCpus = `0-${(await import('node:os')).cpus().length - 1}`;
-
-export function freePort() {
-    return new Promise((resolve, reject) => {
-        const server = net.createServer();
-        server.on('error', reject);
-        server.listen(0, '127.0.0.1', () => {
-            const { port } = server.address();
-            server.close(() => resolve(port));
-        });
-    });
-}
 
 // --- processes of ours, ended at the end whatever happens
 

@@ -5,8 +5,8 @@ import http from 'node:http';
 import https from 'node:https';
 import os from 'node:os';
 import path from 'node:path';
-import { Reeve, until } from '../e2e/lib.mjs';
-import { end, freePort, load, LOAD_CPU, median, pin, SERVER_CPU, spread, start, systemCalls, wrk } from './measure.mjs';
+import { freePort, Reeve, until } from '../e2e/lib.mjs';
+import { end, load, LOAD_CPU, median, pin, SERVER_CPU, spread, start, systemCalls, wrk } from './measure.mjs';
 
 const ROUNDS = 3;
 const CONNECTIONS = 64;

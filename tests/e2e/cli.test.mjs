@@ -1,7 +1,6 @@
 // The commands, as a person and as a script use them.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { Reeve, reeveBinary } from './lib.mjs';
+import { Reeve, runReeve } from './lib.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 let reeve;
@@ -14,15 +13,7 @@ after(() => reeve?.finish());
 
 /** Runs `reeve …` with a key's name; gives {code, out, err}. */
 function run(args, { key = 'acme owner', url = reeve.url } = {}) {
-    return new Promise((resolve, reject) => {
-        const child = spawn(reeveBinary, args, { env: { PATH: process.env.PATH, REEVE_URL: url, REEVE_KEY: key ? reeve.key(key) : '' }, stdio: ['ignore', 'pipe', 'pipe'] });
-        let out = '';
-        let err = '';
-        child.stdout.on('data', (d) => (out += d));
-        child.stderr.on('data', (d) => (err += d));
-        child.on('error', reject);
-        child.on('close', (code) => resolve({ code, out, err }));
-    });
+    return runReeve(args, { REEVE_URL: url, REEVE_KEY: key ? reeve.key(key) : '' });
 }
 
 test('a workspace from making to deleting', { timeout: 90000 }, async () => {

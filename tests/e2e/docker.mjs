@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
-import { alive, processesWhere, reeveBinary, root, skip, until, within } from './lib.mjs';
+import { alive, processesWhere, root, runReeve, skip, until, within } from './lib.mjs';
 
 const groups = () => ['', ...fs.readdirSync('/sys/fs/cgroup')].map((name) => path.join('/sys/fs/cgroup', name));
 
@@ -233,19 +233,6 @@ function tryRemove(group) {
     } catch {
         // a process in it is still ending
     }
-}
-
-/** Runs `reeve …` to its end, without holding up whoever else is served here. */
-export function runReeve(args, env = {}) {
-    return new Promise((resolve, reject) => {
-        const child = spawn(reeveBinary, args, { env: { PATH: process.env.PATH, HOME: process.env.HOME ?? '/', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-        let out = '';
-        let err = '';
-        child.stdout.on('data', (d) => (out += d));
-        child.stderr.on('data', (d) => (err += d));
-        child.on('error', reject);
-        child.on('close', (code) => resolve({ code, out, err }));
-    });
 }
 
 /** The archive of a small Debian with Node.js; made once. */

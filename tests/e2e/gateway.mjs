@@ -2,19 +2,14 @@
 // reports what was used afterwards, in the plain dialect. A prompt "use IN OUT" says how many tokens a call uses, "say
 // WORDS" what is answered, "run COMMAND" that a shell's tool is called first.
 import http from 'node:http';
-import { sha256 } from './lib.mjs';
+import { listen, sha256 } from './lib.mjs';
 
 export class Gateway {
-    static start() {
+    static async start() {
         const gateway = new Gateway();
-        return new Promise((resolve, reject) => {
-            gateway.server = http.createServer((rq, answer) => gateway.on(rq, answer));
-            gateway.server.on('error', reject);
-            gateway.server.listen(0, '127.0.0.1', () => {
-                gateway.url = `http://127.0.0.1:${gateway.server.address().port}`;
-                resolve(gateway);
-            });
-        });
+        gateway.server = http.createServer((rq, answer) => gateway.on(rq, answer));
+        gateway.url = await listen(gateway.server);
+        return gateway;
     }
 
     constructor() {

@@ -5,7 +5,8 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Docker, needDocker, rootfs, runReeve } from './docker.mjs';
+import { Docker, needDocker, rootfs } from './docker.mjs';
+import { runReeve } from './lib.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 let docker;

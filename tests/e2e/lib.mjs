@@ -79,7 +79,8 @@ export function keyText(name) {
 }
 const keyHash = (name) => `sha256:${sha256(keyText(name))}`;
 
-function freePort() {
+/** A port that nobody has, for a process that cannot choose one itself. */
+export function freePort() {
     return new Promise((resolve, reject) => {
         const server = net.createServer();
         server.on('error', reject);
@@ -87,6 +88,27 @@ function freePort() {
             const { port } = server.address();
             server.close(() => resolve(port));
         });
+    });
+}
+
+/** Has a server listen on a port of its own; gives its address as a URL. */
+export function listen(server) {
+    return new Promise((resolve, reject) => {
+        server.on('error', reject);
+        server.listen(0, '127.0.0.1', () => resolve(`http://127.0.0.1:${server.address().port}`));
+    });
+}
+
+/** Runs `reeve …` to its end, without holding up whoever else is served here. */
+export function runReeve(args, env = {}) {
+    return new Promise((resolve, reject) => {
+        const child = spawn(reeveBinary, args, { env: { PATH: process.env.PATH, HOME: process.env.HOME ?? '/', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+        let out = '';
+        let err = '';
+        child.stdout.on('data', (d) => (out += d));
+        child.stderr.on('data', (d) => (err += d));
+        child.on('error', reject);
+        child.on('close', (code, signal) => resolve({ code, signal, out, err }));
     });
 }
 

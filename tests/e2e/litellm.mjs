@@ -10,25 +10,19 @@ import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import http from 'node:http';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { root, sleep, slow, until, within } from './lib.mjs';
+import { freePort, listen, root, sleep, slow, until, within } from './lib.mjs';
 
 const words = 40;
 
 export class Provider {
-    static start() {
+    static async start() {
         const provider = new Provider();
-        return new Promise((resolve, reject) => {
-            provider.server = http.createServer((rq, answer) => provider.on(rq, answer));
-            provider.server.on('error', reject);
-            provider.server.listen(0, '127.0.0.1', () => {
-                provider.url = `http://127.0.0.1:${provider.server.address().port}`;
-                resolve(provider);
-            });
-        });
+        provider.server = http.createServer((rq, answer) => provider.on(rq, answer));
+        provider.url = await listen(provider.server);
+        return provider;
     }
 
     constructor() {
@@ -169,16 +163,11 @@ export class Provider {
 /** Stands between LiteLLM and Reeve: passes on, remembers the reports, and is unreliable on demand. What comes to
  *  /stock is kept and goes nowhere. */
 export class Relay {
-    static start() {
+    static async start() {
         const relay = new Relay();
-        return new Promise((resolve, reject) => {
-            relay.server = http.createServer((rq, answer) => relay.on(rq, answer).catch(() => answer.destroy()));
-            relay.server.on('error', reject);
-            relay.server.listen(0, '127.0.0.1', () => {
-                relay.url = `http://127.0.0.1:${relay.server.address().port}`;
-                resolve(relay);
-            });
-        });
+        relay.server = http.createServer((rq, answer) => relay.on(rq, answer).catch(() => answer.destroy()));
+        relay.url = await listen(relay.server);
+        return relay;
     }
 
     constructor() {
@@ -242,17 +231,6 @@ export class Relay {
         this.target = new URL(reeve.url);
         this.gatewaySecret = reeve.gatewaySecret;
     }
-}
-
-function freePort() {
-    return new Promise((resolve, reject) => {
-        const server = net.createServer();
-        server.on('error', reject);
-        server.listen(0, '127.0.0.1', () => {
-            const { port } = server.address();
-            server.close(() => resolve(port));
-        });
-    });
 }
 
 /** The folder of the installed proxy; installs it when it is not there. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import http from 'node:http';
-import { decimal, Reeve, reeveBinary, sha256, slow, units, until, within } from './lib.mjs';
+import { decimal, Reeve, reeveBinary, runReeve, sha256, slow, units, until, within } from './lib.mjs';
 import { after, before, context, test } from './suite.mjs';
 
 let reeve;
@@ -40,14 +40,7 @@ const spent = { 'alice/dev': 0n, 'bob/lab': 0n, 'zoe/one': 0n };
 const environment = (key, url) => ({ PATH: process.env.PATH, TERM: 'xterm', REEVE_URL: url ?? reeve.url, REEVE_KEY: key.startsWith('rvk_') ? key : reeve.key(key) });
 
 function run(args, { key = 'fleet owner', url } = {}) {
-    return new Promise((resolve, reject) => {
-        const child = spawn(reeveBinary, ['top', ...args], { env: environment(key, url), stdio: ['ignore', 'pipe', 'pipe'] });
-        const it = { out: '', err: '' };
-        child.stdout.on('data', (d) => (it.out += d));
-        child.stderr.on('data', (d) => (it.err += d));
-        child.on('error', reject);
-        child.on('close', (code, signal) => resolve({ ...it, code, signal }));
-    });
+    return runReeve(['top', ...args], environment(key, url));
 }
 
 /** A frame's lines without its colours. The terminal's own driver adds a return to each. */
