@@ -170,7 +170,17 @@ int cgroup_usage(const char *const *folders, size_t n, struct sandbox_usage *ret
     return 0;
 }
 
-int cgroup_usage_of(pid_t pid, struct sandbox_usage *ret, struct err *err)
+/* The whole mount is the account of the whole machine: not of one process, and not when its group has gone.
+ */
+static void folder_add(const struct cgroup_mount *m, struct slice own, struct arena *a, const char **folders,
+                       size_t *n)
+{
+    char *path = cgroup_folder(m, own, a);
+    if (!slice_eq_str(m->point, path))
+        folders[(*n)++] = path;
+}
+
+int cgroup_usage_of(pid_t pid, struct slice word, struct sandbox_usage *ret, struct err *err)
 {
     static const char *const controllers[] = {"cpuacct", "memory"};
     struct arena a = ARENA_INIT;
@@ -181,13 +191,13 @@ int cgroup_usage_of(pid_t pid, struct sandbox_usage *ret, struct err *err)
     const char *folders[ARRAY_LEN(controllers) + 1];
     size_t n = 0;
     int rc = 0;
-    if (group_text.n == 0)
+    if (group_text.n == 0 || memmem(group_text.p, group_text.n, word.p, word.n) == NULL)
         rc = err_set(err, E_GONE, "process %ld is gone", (long)pid);
     for (size_t i = 0; i < ARRAY_LEN(controllers) && rc == 0; i++)
         if (cgroup_mount_find(mount_text, "cgroup", controllers[i], &at))
-            folders[n++] = cgroup_folder(&at, cgroup_of(group_text, controllers[i]), &a);
+            folder_add(&at, cgroup_of(group_text, controllers[i]), &a, folders, &n);
     if (rc == 0 && cgroup_mount_find(mount_text, "cgroup2", NULL, &at))
-        folders[n++] = cgroup_folder(&at, cgroup_of(group_text, NULL), &a);
+        folder_add(&at, cgroup_of(group_text, NULL), &a, folders, &n);
     if (rc == 0)
         rc = cgroup_usage(folders, n, ret, err);
     buf_fini(&mounts);

@@ -29,7 +29,8 @@ bool cgroup_has_word(struct slice list, char sep, const char *word);
 
 /* What these groups together tell of one sandbox; 0, or E_UNAVAILABLE: CPU or memory is in none of them. */
 int cgroup_usage(const char *const *folders, size_t n, struct sandbox_usage *ret, struct err *err);
-/* Of the groups that this process is in. E_GONE: there is no such process. */
-int cgroup_usage_of(pid_t pid, struct sandbox_usage *ret, struct err *err);
+/* Of the groups that this process is in, if their names hold `word`. E_GONE: there is no such process, or its
+ * number has come to mean another one. */
+int cgroup_usage_of(pid_t pid, struct slice word, struct sandbox_usage *ret, struct err *err);
 
 #endif

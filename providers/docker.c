@@ -300,7 +300,7 @@ static void op_destroy_home(struct provider *p, struct slice home_id, int64_t ti
 /* Blocks. */
 static void usage_read(struct docker_job *j)
 {
-    j->code = cgroup_usage_of(j->container.pid, &j->usage, &j->err);
+    j->code = cgroup_usage_of(j->container.pid, j->container.id, &j->usage, &j->err);
 }
 
 static void usage_done(struct docker_job *j)

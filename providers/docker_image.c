@@ -207,7 +207,7 @@ static void on_pulled(int code, const struct docker_answer *a, const struct err 
     m->call = NULL;
     if (code != 0) {
         why = *err;
-        why.code = code == E_UNAVAILABLE ? E_UNAVAILABLE : E_BUSY;
+        why.code = code == E_UPSTREAM ? E_BUSY : E_UNAVAILABLE; /* too long a line; else the engine went */
     } else if (a->status != 200) {
         (void)docker_answer_error(a, &why);
         why.code = failure_code(a->status, slice_str(why.msg));

@@ -4,10 +4,13 @@
  * build/reeve-init), REEVE_AGENT_BINARY (default build/sandbox-agent). */
 #include "tests/unit/sandbox_world.h"
 
+#include "providers/cgroup.h"
 #include "providers/docker_reply.h"
 #include "providers/init/protocol.h"
 #include "tests/unit/docker_engine_fixture.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/stat.h>
 
 static struct engine engine;
@@ -346,6 +349,10 @@ static void test_usage(void **state)
     OK(suspend(w, "sb-use"));
     assert_int_equal(usage_of(w, "sb-use").code, E_GONE);
     OK(destroy(w, "sb-use"));
+    /* A number that is another process's by now, and one that is in no group of its own. */
+    struct sandbox_usage u;
+    assert_int_equal(cgroup_usage_of(getpid(), SL("0123456789ab"), &u, NULL), E_GONE);
+    assert_int_not_equal(cgroup_usage_of(2, SL("/"), &u, NULL), 0);
 }
 
 /* Memory runs out: for something inside, then for all of it. */
@@ -576,6 +583,35 @@ static void test_image_that_is_missing(void **state)
     OK(destroy(w, "sb-pull"));
 }
 
+/* That is not the image's failure: it is pulled again as soon as the engine is back. */
+static void test_engine_that_dies_in_a_pull(void **state)
+{
+    struct world *w = world_of(state);
+    char image[64];
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof(at);
+    int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0); /* a registry that says nothing */
+    assert_int_equal(bind(silent, (struct sockaddr *)&at, n), 0);
+    assert_int_equal(listen(silent, 16), 0);
+    assert_int_equal(getsockname(silent, (struct sockaddr *)&at, &n), 0);
+    (void)snprintf(image, sizeof(image), "127.0.0.1:%d/nobody/nothing", ntohs(at.sin_port));
+    w->image = image;
+    assert_int_equal(create(w, "sb-pull", "home-pull").code, E_AGAIN);
+    w->last_event[0] = '\0';
+    engine_end(&engine, SIGKILL);
+    wait_event(w, PROVIDER_EVENT_AGAIN);
+    assert_int_equal(create(w, "sb-pull", "home-pull").code, E_UNAVAILABLE);
+    assert_true(engine_start(&engine));
+    struct answer a = create(w, "sb-pull", "home-pull");
+    for (int i = 0; i < 1000 && a.code == E_UNAVAILABLE; i++) {
+        pass_ms(w, 20);
+        a = create(w, "sb-pull", "home-pull");
+    }
+    assert_int_equal(a.code, E_AGAIN);
+    close(silent);
+    OK(destroy(w, "sb-pull"));
+}
+
 static struct answer describe_until_up(struct world *w, const char *id)
 {
     struct answer a = {0};
@@ -736,6 +772,7 @@ int main(void)
                                        TEST(test_foreign_name),
                                        TEST(test_entry_point_that_cannot),
                                        TEST(test_image_that_is_missing),
+                                       TEST(test_engine_that_dies_in_a_pull),
                                        TEST(test_engine_that_dies),
                                        TEST(test_crowd),
                                        TEST(test_close_at_any_moment)};
