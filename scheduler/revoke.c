@@ -21,6 +21,7 @@
 #define SURVEY_MS       60000
 #define PAUSE_MAX_MS    15000 /* between two tries at a gateway that fails: a key that lives is worth a call */
 #define SURVEY_PAGE     STORE_SCAN_MAX
+#define COMMIT_MS       10000 /* so long after its time a record may become visible; a second call does no harm */
 #define GATEWAYS_MAX    1024 /* with something to revoke; more wait for the next survey */
 #define PREFIX          "revoke/"
 
@@ -261,7 +262,7 @@ static void outlet_pump(struct outlet *o)
     unsigned most = o->failures > 0 ? 1 : REVOKE_PARALLEL;
     while (o->next < o->n && o->in_flight < most) {
         const struct row *row = &o->rows[o->next++];
-        if (is_early(o, row) && row->since_ms < o->asked_ms) {
+        if (is_early(o, row) && row->since_ms + COMMIT_MS < o->asked_ms) {
             again_later(o, row); /* it was revoked once */
         } else {
             revocation_start(o, row);

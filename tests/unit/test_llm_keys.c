@@ -255,6 +255,34 @@ static void test_made_too_late(void **state)
     world_free(w);
 }
 
+static void on_many_put(const struct store_commit_answer *a, void *data);
+
+/* Recorded before a round began, committed after that had read its page: it was not in that round. */
+static void test_committed_late(void **state)
+{
+    (void)state;
+    struct world *w = managed_world(12);
+    char key[160], text[128];
+    (void)put(w, "alice", "dev");
+    (void)put(w, "alice", "two");
+    int64_t since_ms = clock_wall_ms(w->loop.clock);
+    run_ms(w, 20);
+    assert_int_equal(del(w, "alice", "two", false, 5000).code, 0);
+    run_while(w, has_nothing_to_revoke, NULL); /* a round that saw nothing of it */
+    struct fake_act make = {.what = GATEWAY_KEY_MAKE, .gateway = "litellm"};
+    sha256_hex(SL("late"), make.hash);
+    (void)fake_act_do(&w->gw, &make);
+    (void)snprintf(key, sizeof key, "revoke/litellm/%s", make.hash);
+    (void)snprintf(text, sizeof text, "{\"since_ms\":%lld,\"again_ms\":%lld}", (long long)since_ms,
+                   (long long)since_ms + 60000);
+    const struct store_op op = store_put(slice_str(key), slice_str(text));
+    store_commit(w->memory, SL("fleet"), &op, 1, on_many_put, NULL);
+    run_ms(w, 5);
+    assert_int_equal(del(w, "alice", "dev", false, 5000).code, 0);
+    keys_are(w, 0); /* at once, not when it is due again */
+    world_free(w);
+}
+
 static void on_many_put(const struct store_commit_answer *a, void *data)
 {
     (void)data;
@@ -375,6 +403,7 @@ int main(void)
         cmocka_unit_test(test_woken_while_blocking),
         cmocka_unit_test(test_delete_while_away),
         cmocka_unit_test(test_made_too_late),
+        cmocka_unit_test(test_committed_late),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_moves),
         cmocka_unit_test(test_admin_key_comes_and_goes),
