@@ -106,7 +106,8 @@ static struct slice exit_reason(const struct docker_job *j, const struct docker_
 {
     if (c->status == DOCKER_REMOVING)
         return SL("it is being removed");
-    if (c->is_oom_killed || (j->e->has_oom && c->exit_code == 137))
+    /* Both words stay for as long as it runs, whatever it was in it that was killed. */
+    if ((c->is_oom_killed || j->e->has_oom) && c->exit_code == 137)
         return memory_text(c, a);
     if (c->error.n > 0)
         return slice_str(arena_printf(a, "%.*s", SL_ARG(c->error)));

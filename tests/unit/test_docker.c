@@ -367,6 +367,22 @@ static void test_out_of_memory(void **state)
     healthy(w, "sb-oom"); /* the greedy one went, nobody else */
     assert_int_equal(describe(w, "sb-oom").state, SANDBOX_RUNNING);
 
+    /* What ends it later, and has nothing to do with that, is told as what it is. */
+    assert_int_equal(engine_shell(&engine, "curl -sS --fail -o /dev/null --unix-socket $ENGINE -X POST "
+                                           "'http://engine/containers/reeve-sb-oom/kill?signal=SIGTERM'"),
+                     0);
+    struct answer a = describe(w, "sb-oom");
+    for (int i = 0; i < 1000 && a.state == SANDBOX_RUNNING; i++) {
+        pass_ms(w, 20);
+        a = describe(w, "sb-oom");
+    }
+    assert_int_equal(a.state, SANDBOX_EXITED);
+    if (strstr(a.reason, "its processes ended") == NULL &&
+        strstr(a.reason, "its processes were ended") == NULL)
+        fail_msg("it ended by SIGTERM, and is said to be: %s", a.reason);
+    OK(start(w, "sb-oom"));
+    healthy(w, "sb-oom");
+
     /* Files in memory are not freed when processes go: nothing can live there any more. */
     struct connector *c = w->p->ops->connector(w->p, SL("sb-oom"), 2468);
     struct exchange_result r;
@@ -376,7 +392,6 @@ static void test_out_of_memory(void **state)
             &r);
     buf_fini(&r.body);
     w->p->ops->connector_release(w->p, c);
-    struct answer a = {0};
     for (int i = 0; i < 1000; i++) { /* the server in vain again and again, or all of it */
         a = describe(w, "sb-oom");
         if (strstr(a.reason, "want of memory") != NULL)
