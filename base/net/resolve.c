@@ -301,6 +301,40 @@ void resolve_cancel(struct resolve_op *op)
 
 /* --- life --- */
 
+/* The whole of the tries is to end at the deadline: c-ares goes over all servers twice, and doubles the wait
+ * for the second round. */
+static int channel_open(struct resolver *r, size_t for_servers, size_t *ret_servers)
+{
+    char lookups[] = "b";
+    struct ares_options a = {.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
+                             .timeout = (int)(r->o.timeout_ms / 3 / (int64_t)for_servers),
+                             .tries = TRIES,
+                             .lookups = lookups,
+                             .sock_state_cb = on_socket_state,
+                             .sock_state_cb_data = r};
+    struct ares_addr_port_node *servers = NULL;
+    if (a.timeout < FIRST_TRIES_MS_MIN)
+        a.timeout = FIRST_TRIES_MS_MIN;
+    int rc = ares_init_options(&r->channel, &a,
+                               ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
+                                   ARES_OPT_SOCK_STATE_CB);
+    if (rc != ARES_SUCCESS)
+        return rc;
+    if (r->o.servers != NULL && r->o.servers[0] != '\0')
+        rc = ares_set_servers_ports_csv(r->channel, r->o.servers);
+    if (rc == ARES_SUCCESS)
+        rc = ares_get_servers_ports(r->channel, &servers);
+    if (rc != ARES_SUCCESS) {
+        ares_destroy(r->channel);
+        return rc;
+    }
+    *ret_servers = 0;
+    for (const struct ares_addr_port_node *s = servers; s != NULL; s = s->next)
+        ++*ret_servers;
+    ares_free_data(servers);
+    return 0;
+}
+
 int resolver_new(struct loop *l, const struct resolver_options *o, struct resolver **ret, struct err *err)
 {
     struct resolver *r = MEM_NEW(struct resolver);
@@ -313,25 +347,13 @@ int resolver_new(struct loop *l, const struct resolver_options *o, struct resolv
     r->o.ttl_min_ms = r->o.ttl_min_ms != 0 ? r->o.ttl_min_ms : 1000;
     r->o.ttl_max_ms = r->o.ttl_max_ms != 0 ? r->o.ttl_max_ms : (int64_t)300 * 1000;
     r->o.failed_ms = r->o.failed_ms != 0 ? r->o.failed_ms : 1000;
-    /* c-ares doubles the wait for each round over the servers: 1 + 2 parts */
-    struct ares_options a = {.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
-                             .timeout = (int)(r->o.timeout_ms / 3),
-                             .tries = TRIES,
-                             .sock_state_cb = on_socket_state,
-                             .sock_state_cb_data = r};
-    char lookups[] = "b";
-    a.lookups = lookups;
-    if (a.timeout < FIRST_TRIES_MS_MIN)
-        a.timeout = FIRST_TRIES_MS_MIN;
     int rc = ares_library_init(ARES_LIB_INIT_ALL);
+    size_t n_servers = 1;
     if (rc == ARES_SUCCESS)
-        rc = ares_init_options(&r->channel, &a,
-                               ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
-                                   ARES_OPT_SOCK_STATE_CB);
-    if (rc == ARES_SUCCESS && o != NULL && o->servers != NULL && o->servers[0] != '\0') {
-        rc = ares_set_servers_ports_csv(r->channel, o->servers);
-        if (rc != ARES_SUCCESS)
-            ares_destroy(r->channel);
+        rc = channel_open(r, 1, &n_servers);
+    if (rc == ARES_SUCCESS && n_servers > 1) { /* known only now; nothing was asked yet */
+        ares_destroy(r->channel);
+        rc = channel_open(r, n_servers, &n_servers);
     }
     if (rc != ARES_SUCCESS) {
         mem_free(r);

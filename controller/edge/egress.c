@@ -459,6 +459,31 @@ void egress_cancel(struct egress_open *o)
 
 /* --- while it is open --- */
 
+static void cut(struct egress_stream *s, const char *reason, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void cut(struct egress_stream *s, const char *reason, const char *fmt, ...)
+{
+    struct egress *e = s->egress;
+    struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
+    struct verdict v = {.reason = reason};
+    va_list ap;
+    if (s->is_cut)
+        return;
+    va_start(ap, fmt);
+    (void)vsnprintf(v.text, sizeof v.text, fmt, ap);
+    va_end(ap);
+    note(e, s->workspace, ws, DECISION_CUT, &s->target, &v);
+    egress_stream_cut(s);
+}
+
+static void window_check(struct egress_stream *s, int64_t wall)
+{
+    if (account_is_exhausted(s->workspace, wall) || account_is_exhausted(s->tenant, wall))
+        cut(s, "window_bytes", "%s: the bytes of this window (`network.limits.bytes`) are used",
+            s->target.text);
+}
+
 void egress_moved(struct egress_stream *s, size_t in, size_t out)
 {
     struct egress *e = s->egress;
@@ -479,6 +504,7 @@ void egress_moved(struct egress_stream *s, size_t in, size_t out)
             scheduler_touch(e->c->scheduler, ws);
         s->touched_ms = mono;
     }
+    window_check(s, wall);
 }
 
 bool egress_must_wait(struct egress_stream *s)
@@ -512,24 +538,6 @@ void egress_settled(struct egress *e, struct account *a)
     egress_maybe_closed(e);
 }
 
-static void cut(struct egress_stream *s, const char *reason, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void cut(struct egress_stream *s, const char *reason, const char *fmt, ...)
-{
-    struct egress *e = s->egress;
-    struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
-    struct verdict v = {.reason = reason};
-    va_list ap;
-    if (s->is_cut)
-        return;
-    va_start(ap, fmt);
-    (void)vsnprintf(v.text, sizeof v.text, fmt, ap);
-    va_end(ap);
-    note(e, s->workspace, ws, DECISION_CUT, &s->target, &v);
-    egress_stream_cut(s);
-}
-
 void egress_hello_refused(struct egress_stream *s, const char *reason, const char *text)
 {
     cut(s, reason, "%s", text);
@@ -541,10 +549,8 @@ static void sweep(struct egress *e, int64_t mono)
     int64_t wall = now_wall(e);
     DL_FOREACH_SAFE (e->streams, s, tmp) {
         int64_t idle_ms = s->workspace->limits.idle_ms;
-        if (account_is_exhausted(s->workspace, wall) || account_is_exhausted(s->tenant, wall))
-            cut(s, "window_bytes", "%s: the bytes of this window (`network.limits.bytes`) are used",
-                s->target.text);
-        else if (s->hello_ms != 0 && s->awaits_hello && mono - s->hello_ms > HELLO_MS)
+        window_check(s, wall);
+        if (s->hello_ms != 0 && s->awaits_hello && mono - s->hello_ms > HELLO_MS)
             cut(s, "bad_hello", "%s: the TLS hello is not whole after %lld s", s->target.text,
                 (long long)(HELLO_MS / 1000));
         else if (idle_ms != 0 && !s->is_throttled && mono - s->active_ms > idle_ms)

@@ -97,6 +97,7 @@ before(async () => {
                     limits: { tunnels: 2, bytes_per_second: '128KiB', bytes: '600KiB', idle: '1s' },
                 },
             };
+            config.templates.window = { ...coding, network: { allow: [`shop.test:${port}`], limits: { bytes: '600KiB' } } };
             config.templates.slow = { ...coding, network: { allow: [`shop.test:${port}`], limits: { new_per_second: 2 } } };
             config.templates.drowsy = {
                 ...coding,
@@ -406,6 +407,13 @@ test('limits: connections, their rate, bytes a second and in a window, idle time
     assert.match(after, / 429 .*network\.limits\.bytes/);
     const reasons = (await egress('alice/tight')).items.map((d) => `${d.decision} ${d.reason}`);
     for (const r of ['refused tunnels', 'cut idle', 'cut window_bytes', 'refused window_bytes']) assert.ok(reasons.includes(r), `${r}: ${reasons}`);
+});
+
+test('the bytes of a window end when they are used, not a moment later', { timeout: 120000 }, async () => {
+    await workspace('alice/window', 'window');
+    const got = await inside('alice/window', 'download', { target: `shop.test:${port}`, path: `/bytes?${100 * 1024 * 1024}` });
+    assert.ok(got.bytes > 400 * 1024 && got.bytes < 1024 * 1024, `${got.bytes} bytes of 600 KiB`);
+    await reeve.remove('alice/window');
 });
 
 test('a reload cuts what is no longer allowed, and nothing else', async () => {

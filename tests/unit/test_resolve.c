@@ -204,6 +204,22 @@ static void failures(void **state)
     end(r);
 }
 
+/* The deadline is for all servers together. */
+static void several_servers(void **state)
+{
+    (void)state;
+    char servers[160];
+    struct resolver_options o = {.servers = servers, .timeout_ms = 2000};
+    struct resolver *r;
+    (void)snprintf(servers, sizeof servers, "%s,%s", dns.address, dns.address);
+    assert_int_equal(resolver_new(&loop, &o, &r, NULL), 0);
+    dns.is_silent = true;
+    int64_t from = clock_mono_ms(&clock_system);
+    assert_int_equal(ask(r, "silent.test").code, E_TIMEOUT);
+    assert_true(clock_mono_ms(&clock_system) - from < 3500);
+    end(r);
+}
+
 static void too_many_addresses(void **state)
 {
     (void)state;
@@ -272,9 +288,15 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(an_answer), T(kept_as_long_as_it_lives), T(many_wait_for_one),
-        T(failures),  T(too_many_addresses),       T(bounds),
-        T(given_up),  T(servers_that_are_none),
+        T(an_answer),
+        T(kept_as_long_as_it_lives),
+        T(many_wait_for_one),
+        T(failures),
+        T(several_servers),
+        T(too_many_addresses),
+        T(bounds),
+        T(given_up),
+        T(servers_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
