@@ -613,27 +613,9 @@ static void resolver_make(struct egress *e)
         log_error("egress.no_resolver", LF_STR("detail", err.msg));
 }
 
-struct egress *egress_new(struct controller *c)
-{
-    struct egress *e = MEM_NEW(struct egress);
-    e->c = c;
-    e->loop = &c->loop;
-    timer_init(&e->tick, e->loop, on_tick, e);
-    e->has_timer = true;
-    egress_meter_init(&e->meter, e, c, &e->workspaces);
-    e->reserved = reserved_set_new(c);
-    e->has_reserved = true;
-    resolver_make(e);
-    return e;
-}
-
-void egress_reload(struct egress *e)
+static void judge_open(struct egress *e)
 {
     struct egress_stream *s, *tmp;
-    if (e->is_closing)
-        return;
-    reserved_set_reload(e->reserved);
-    resolver_make(e);
     DL_FOREACH_SAFE (e->streams, s, tmp) {
         struct workspace *ws = scheduler_find_id(e->c->scheduler, slice_str(s->workspace->key));
         const struct config_template *template;
@@ -651,6 +633,34 @@ void egress_reload(struct egress *e)
         if (!v.is_allowed)
             cut(s, v.reason, "%s", v.text);
     }
+}
+
+static void on_reserved_changed(void *data)
+{
+    judge_open(data);
+}
+
+struct egress *egress_new(struct controller *c)
+{
+    struct egress *e = MEM_NEW(struct egress);
+    e->c = c;
+    e->loop = &c->loop;
+    timer_init(&e->tick, e->loop, on_tick, e);
+    e->has_timer = true;
+    egress_meter_init(&e->meter, e, c, &e->workspaces);
+    e->reserved = reserved_set_new(c, on_reserved_changed, e);
+    e->has_reserved = true;
+    resolver_make(e);
+    return e;
+}
+
+void egress_reload(struct egress *e)
+{
+    if (e->is_closing)
+        return;
+    reserved_set_reload(e->reserved);
+    resolver_make(e);
+    judge_open(e);
 }
 
 void egress_workspace_gone(struct egress *e, const char *workspace_id)

@@ -40,6 +40,8 @@ struct reserved_set {
     int64_t local_ms;
     struct timer timer;
     bool has_timer, is_closing;
+    void (*changed)(void *data);
+    void *changed_data;
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -68,6 +70,7 @@ static void on_addresses(uv_getaddrinfo_t *req, int status, struct addrinfo *lis
 {
     struct lookup *k = req->data;
     struct reserved_set *s = k->set;
+    struct lookup before = *k;
     s->n_asking--;
     k->is_asking = false;
     if (status == 0)
@@ -77,6 +80,10 @@ static void on_addresses(uv_getaddrinfo_t *req, int status, struct addrinfo *lis
             address_special(&k->addresses[k->n]) != NULL)
             k->n++;
     uv_freeaddrinfo(list);
+    bool is_changed =
+        k->n != before.n || memcmp(k->addresses, before.addresses, k->n * sizeof k->addresses[0]) != 0;
+    if (is_changed && !k->is_dropped && !s->is_closing)
+        s->changed(s->changed_data);
     if (k->is_dropped)
         mem_free(k);
     set_maybe_free(s);
@@ -225,10 +232,12 @@ void reserved_set_view(struct reserved_set *s, struct verdict_rules *ret)
 
 /* --- life --- */
 
-struct reserved_set *reserved_set_new(struct controller *c)
+struct reserved_set *reserved_set_new(struct controller *c, void (*changed)(void *data), void *data)
 {
     struct reserved_set *s = MEM_NEW(struct reserved_set);
     s->c = c;
+    s->changed = changed;
+    s->changed_data = data;
     timer_init(&s->timer, &c->loop, on_timer, s);
     s->has_timer = true;
     timer_repeat(&s->timer, LOOK_EVERY_MS);

@@ -12,7 +12,9 @@
 
 struct reserved_set;
 
-struct reserved_set *reserved_set_new(struct controller *c);
+/* `changed`: in a later turn, when a name stands for other addresses than before; what is open is to be
+ * judged anew. */
+struct reserved_set *reserved_set_new(struct controller *c, void (*changed)(void *data), void *data);
 /* From the controller's present tenancy. */
 void reserved_set_reload(struct reserved_set *s);
 /* Fills in what is reserved and this machine's addresses; valid until the loop's next turn. */

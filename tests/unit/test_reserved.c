@@ -24,6 +24,11 @@ static size_t addresses_of(struct reserved_set *s, uint16_t port)
     return n;
 }
 
+static void on_changed(void *data)
+{
+    *(bool *)data = true;
+}
+
 static void on_closed(void *data)
 {
     *(bool *)data = true;
@@ -31,7 +36,7 @@ static void on_closed(void *data)
 
 static void test_reload_keeps_addresses(void **state)
 {
-    bool is_closed = false;
+    bool is_closed = false, is_changed = false;
     (void)state;
     (void)alarm(120);
     assert_int_equal(loop_init(&c.loop, &clock_system, &rnd_system), 0);
@@ -39,9 +44,11 @@ static void test_reload_keeps_addresses(void **state)
     tenancy = (struct tenancy){.gateways = &gateway, .n_gateways = 1};
     tenancy.public_url = tenancy.store = SLICE_EMPTY;
     c.tenancy = &tenancy;
-    struct reserved_set *s = reserved_set_new(&c);
+    struct reserved_set *s = reserved_set_new(&c, on_changed, &is_changed);
+    assert_false(is_changed);
     while (addresses_of(s, 4000) == 0)
         uv_run(&c.loop.uv, UV_RUN_ONCE);
+    assert_true(is_changed);
     size_t known = addresses_of(s, 4000);
     reserved_set_reload(s);
     assert_int_equal(addresses_of(s, 4000), known); /* the look-up has not answered yet */
