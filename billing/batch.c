@@ -153,6 +153,8 @@ static void batch_split(struct batch *x)
         item_attribute(x, it);
         if (it->tenant == NULL)
             it->outcome = (struct outcome){OUTCOME_REJECTED, "unknown_key", it->orphan};
+        if (it->tenant == NULL && it->event->may_be_refused)
+            continue; /* there is nothing to decide */
         struct part *p = part_of(x, &parts, it->tenant);
         p->items[p->n++] = it;
     }

@@ -40,6 +40,9 @@ struct event {
     struct slice model_group; /* the name that the caller used for the model; "" when not said */
     struct slice provider;    /* "" when not said */
     bool is_estimated;
+    /* A call that the gateway may have refused for its key: it cost nothing, and whoever reaches the gateway
+     * can make any number of them. Not kept when the key is unknown. */
+    bool may_be_refused;
     struct slice reported_cost; /* the gateway's own figure; "" when not said */
     /* derived by event_finish */
     char facts[SHA256_HEX_SIZE]; /* SHA-256 over the facts */

@@ -454,6 +454,7 @@ static int event_parse(struct arena *a, const struct json *j, struct event *e, s
         e->model = SL("unknown");
     struct slice cost = json_number_text(json_get(j, "response_cost"));
     e->reported_cost = cost.p != NULL && cost.n <= EVENT_COST_MAX ? arena_slice(a, cost) : SLICE_EMPTY;
+    e->may_be_refused = e->status == EVENT_FAILURE; /* it reports these, too */
     /* LiteLLM's retries share the call's id: what failed must not stand in the way of what then worked. */
     e->id = e->status == EVENT_SUCCESS
                 ? id_of(a, id)

@@ -495,6 +495,19 @@ static void test_many_unknown(void **state)
     buf_fini(&body);
 }
 
+/* Calls that the gateway refused for their key: anybody can make them, and nothing is kept of them. */
+static void test_refused_calls(void **state)
+{
+    struct fixture *f = *state;
+    size_t commits = f->store.commits;
+    post_text(f, "lite",
+              "{\"status\":\"failure\",\"litellm_call_id\":\"a\",\"endTime\":1793880000.25,\"model\":\"m\","
+              "\"metadata\":{\"user_api_key_hash\":\"" HASH "\"}}");
+    assert_answer(f, 0, 0, "unknown_key");
+    assert_int_equal(f->store.commits, commits);
+    assert_int_equal(suspense(f, "", 1000), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -508,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ledger, setup_memory, teardown),
         cmocka_unit_test_setup_teardown(test_bodies, setup_memory, teardown),
         ON_BOTH(test_many_unknown),
+        ON_BOTH(test_refused_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
