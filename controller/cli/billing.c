@@ -175,7 +175,7 @@ static const struct option_row usage_options[] = {
     {"--model", "NAME", "only this model"},
     {"--kind", "KIND", "only tokens of this kind"},
     {"--user", "TEXT", "only workspaces of this user"},
-    {"--json", NULL, "print what the controller answered"},
+    OPTION_JSON,
     {NULL, NULL, NULL}};
 static const struct option_row export_options[] = {{"--format", "FORMAT", "csv (default) or jsonl"},
                                                    {NULL, NULL, NULL}};

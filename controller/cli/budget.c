@@ -143,18 +143,14 @@ static int take_back(const struct command *cmd)
     return print_one(code, &a);
 }
 
-#define JSON_ROW                                                                                             \
-    {                                                                                                        \
-        "--json", NULL, "print what the controller answered"                                                 \
-    }
-static const struct option_row json_options[] = {JSON_ROW, {NULL, NULL, NULL}};
+static const struct option_row json_options[] = {OPTION_JSON, {NULL, NULL, NULL}};
 static const struct option_row show_options[] = {
-    {"--instances", NULL, "one row for each namespace"}, JSON_ROW, {NULL, NULL, NULL}};
+    {"--instances", NULL, "one row for each namespace"}, OPTION_JSON, {NULL, NULL, NULL}};
 static const struct option_row set_options[] = {
     {"--scope", "SCOPE", "tenant or namespace; a new one wants it"},
     {"--window", "WINDOW", "day, week or month; a new one wants it"},
     {"--timezone", "ZONE", "where windows begin; default UTC"},
-    JSON_ROW,
+    OPTION_JSON,
     {NULL, NULL, NULL}};
 
 static const struct command rows[] = {

@@ -16,6 +16,11 @@ struct option_row {
     const char *value; /* "DURATION"; NULL: a flag */
     const char *help;
 };
+/* What every command has that shows an answer: see command_wants_json. */
+#define OPTION_JSON                                                                                          \
+    {                                                                                                        \
+        "--json", NULL, "print what the controller answered"                                                 \
+    }
 #define OPTIONS_MAX   12
 #define ARGUMENTS_MAX 8
 

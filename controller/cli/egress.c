@@ -88,8 +88,7 @@ static int why(const struct command *cmd)
     return is_allowed ? EXIT_DONE : EXIT_REFUSED;
 }
 
-static const struct option_row options[] = {{"--json", NULL, "print what the controller answered"},
-                                            {NULL, NULL, NULL}};
+static const struct option_row options[] = {OPTION_JSON, {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"egress", "ls", "NAMESPACE/NAME", "what it reached lately, and what it was refused", 1, 1, options,

@@ -110,10 +110,9 @@ static const struct option_row new_options[] = {{"--role", "ROLE", "in the print
                                                 {NULL, NULL, NULL}};
 static const struct option_row create_options[] = {{"--role", "ROLE", "owner, member (default) or viewer"},
                                                    {"--namespaces", "A,B", "only these; default: all"},
-                                                   {"--json", NULL, "print what the controller answered"},
+                                                   OPTION_JSON,
                                                    {NULL, NULL, NULL}};
-static const struct option_row json_options[] = {{"--json", NULL, "print what the controller answered"},
-                                                 {NULL, NULL, NULL}};
+static const struct option_row json_options[] = {OPTION_JSON, {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"key", "new", "[NAME]", "make a key for the configuration file, offline", 0, 1, new_options, new_key},

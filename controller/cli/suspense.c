@@ -82,10 +82,6 @@ static int decide(const struct command *cmd)
     return EXIT_DONE;
 }
 
-#define JSON_ROW                                                                                             \
-    {                                                                                                        \
-        "--json", NULL, "print what the controller answered"                                                 \
-    }
 static const struct option_row list_options[] = {{"--reason", "WORD", "unknown_key, unpriced, conflict, …"},
                                                  {"--gateway", "NAME", "of this gateway"},
                                                  {"--key-hash", "HASH", "of this LLM key"},
@@ -93,7 +89,7 @@ static const struct option_row list_options[] = {{"--reason", "WORD", "unknown_k
                                                  {"--model", "NAME", "of this model"},
                                                  {"--from", "DAY", "first day (UTC), 2026-11-01"},
                                                  {"--to", "DAY", "the day after the last"},
-                                                 JSON_ROW,
+                                                 OPTION_JSON,
                                                  {NULL, NULL, NULL}};
 static const struct option_row attribute_options[] = {
     {"--tenant", "NAME", "who pays"},
@@ -101,10 +97,10 @@ static const struct option_row attribute_options[] = {
     {"--workspace", "NAME", "for which workspace, if any"},
     {"--user", "TEXT", "whose usage it is; default: the workspace's"},
     {"--reason", "TEXT", "why; for the audit log"},
-    JSON_ROW,
+    OPTION_JSON,
     {NULL, NULL, NULL}};
 static const struct option_row reason_options[] = {
-    {"--reason", "TEXT", "why; for the audit log"}, JSON_ROW, {NULL, NULL, NULL}};
+    {"--reason", "TEXT", "why; for the audit log"}, OPTION_JSON, {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"suspense", "ls", "", "reports that wait for a tenant, a price or a decision", 0, 0, list_options, list},

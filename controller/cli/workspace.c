@@ -110,24 +110,20 @@ static int verb(const struct command *cmd)
     return act("POST", tail);
 }
 
-#define JSON_ROW                                                                                             \
-    {                                                                                                        \
-        "--json", NULL, "print what the controller answered"                                                 \
-    }
 static const struct option_row list_options[] = {{"--namespace", "NAME", "only this namespace"},
                                                  {"--state", "STATE", "only this state"},
                                                  {"--label", "NAME=VALUE", "only those with this label"},
-                                                 JSON_ROW,
+                                                 OPTION_JSON,
                                                  {NULL, NULL, NULL}};
 static const struct option_row create_options[] = {{"--template", "NAME", "default: the tenant's first"},
                                                    {"--user", "TEXT", "whose usage it will be"},
                                                    {"--wait", "DURATION", "for ready; default 60s"},
                                                    {"--retry", NULL, "try again when it has failed"},
-                                                   JSON_ROW,
+                                                   OPTION_JSON,
                                                    {NULL, NULL, NULL}};
-static const struct option_row json_options[] = {JSON_ROW, {NULL, NULL, NULL}};
+static const struct option_row json_options[] = {OPTION_JSON, {NULL, NULL, NULL}};
 static const struct option_row wait_options[] = {
-    {"--wait", "DURATION", "until it is done"}, JSON_ROW, {NULL, NULL, NULL}};
+    {"--wait", "DURATION", "until it is done"}, OPTION_JSON, {NULL, NULL, NULL}};
 
 static const struct command rows[] = {
     {"workspace", "ls", "", "list workspaces", 0, 0, list_options, list},
