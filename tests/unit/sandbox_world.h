@@ -49,6 +49,33 @@ static inline void on_late(void *data)
     ((struct world *)data)->is_late = true;
 }
 
+/* A root of the test's own, named after `pattern` (for mkdtemp), and a loop; no provider yet. */
+static inline void world_init(struct world *w, const char *pattern)
+{
+    (void)snprintf(w->root, sizeof(w->root), "%s", pattern);
+    assert_non_null(mkdtemp(w->root));
+    assert_int_equal(loop_init(&w->loop, &clock_system, &rnd_system), 0);
+    timer_init(&w->late, &w->loop, on_late, w);
+    buf_init(&w->door_text, 65536);
+}
+
+/* Once the provider is shut; the root is left to the caller. */
+static inline void world_fini(struct world *w)
+{
+    timer_close(&w->late, NULL);
+    loop_fini(&w->loop);
+    buf_fini(&w->door_text);
+}
+
+/* Why the test is skipped; where everything has to be there, that fails it. */
+static inline void say_skipped(const char *why)
+{
+    const char *require = getenv("REEVE_REQUIRE");
+    print_message("skipped: %s\n", why);
+    if (require != NULL && strcmp(require, "all") == 0)
+        fail_msg("%s", why);
+}
+
 static inline bool is_true(const bool *flag)
 {
     return *(const volatile bool *)flag;
@@ -167,6 +194,14 @@ static inline void on_event(struct slice sandbox, struct slice workspace, const 
     (void)snprintf(w->last_event, sizeof(w->last_event), "%s", what);
 }
 
+/* After the provider was opened: what it tells comes here. */
+static inline void provider_listen(struct world *w)
+{
+    w->p->on_door = on_door;
+    w->p->on_event = on_event;
+    w->p->data = w;
+}
+
 static inline void on_closed(void *data)
 {
     *(bool *)data = true;
@@ -259,6 +294,14 @@ static inline struct answer describe(struct world *w, const char *id)
     struct answer a = {0};
     w->p->ops->describe(w->p, slice_str(id), OP_MS, on_info, &a);
     wait_for(w, &a.is_done, OP_MS, "describe");
+    return a;
+}
+
+static inline struct answer list(struct world *w)
+{
+    struct answer a = {0};
+    w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &a);
+    wait_for(w, &a.is_done, OP_MS, "list");
     return a;
 }
 

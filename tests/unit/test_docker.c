@@ -32,9 +32,7 @@ static void provider_open(struct world *w)
     arena_fini(&a);
     if (code != 0)
         fail_msg("%s", err.msg);
-    w->p->on_door = on_door;
-    w->p->on_event = on_event;
-    w->p->data = w;
+    provider_listen(w);
 }
 
 /* Containers, volumes and folders that are left. */
@@ -65,21 +63,14 @@ static int setup(void **state)
     *state = w;
     other_init = NULL;
     w->image = ENGINE_IMAGE;
-    (void)snprintf(w->root, sizeof(w->root), "/tmp/reeve-unit-root-XXXXXX");
-    assert_non_null(mkdtemp(w->root));
-    assert_int_equal(loop_init(&w->loop, &clock_system, &rnd_system), 0);
-    timer_init(&w->late, &w->loop, on_late, w);
-    buf_init(&w->door_text, 65536);
-    const char *require = getenv("REEVE_REQUIRE");
+    world_init(w, "/tmp/reeve-unit-root-XXXXXX");
     if (missing == NULL) {
         if (engine.pid == 0)
             assert_true(engine_start(&engine));
         provider_open(w);
         return 0;
     }
-    print_message("skipped: %s\n", missing);
-    if (require != NULL && strcmp(require, "all") == 0)
-        fail_msg("%s", missing);
+    say_skipped(missing);
     return 0;
 }
 
@@ -103,21 +94,11 @@ static int teardown(void **state)
                      "curl -sS -o /dev/null --unix-socket $ENGINE -X POST http://engine/volumes/prune");
     if (w->p != NULL)
         provider_shut(w);
-    timer_close(&w->late, NULL);
-    loop_fini(&w->loop);
-    buf_fini(&w->door_text);
+    world_fini(w);
     assert_int_equal(system(arena_printf(&scratch, "rm -rf --one-file-system %s", w->root)), 0);
     arena_fini(&scratch);
     mem_free(w);
     return 0;
-}
-
-static struct answer list(struct world *w)
-{
-    struct answer a = {0};
-    w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &a);
-    wait_for(w, &a.is_done, OP_MS, "list");
-    return a;
 }
 
 static struct answer destroy_home(struct world *w, const char *home)

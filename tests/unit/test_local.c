@@ -43,17 +43,12 @@ static void provider_open(struct world *w)
                               .uid_count = 100};
     int code = provider_local_open(&w->loop, &o, &w->p, &err);
     if (code == E_UNAVAILABLE) {
-        const char *require = getenv("REEVE_REQUIRE");
-        print_message("skipped: %s\n", err.msg);
-        if (require != NULL && strcmp(require, "all") == 0)
-            fail_msg("%s", err.msg);
+        say_skipped(err.msg);
         skip();
     }
     if (code != 0)
         fail_msg("%s", err.msg);
-    w->p->on_door = on_door;
-    w->p->on_event = on_event;
-    w->p->data = w;
+    provider_listen(w);
 }
 
 static struct world *world_of(void **state)
@@ -74,12 +69,8 @@ static int setup(void **state)
 {
     struct world *w = MEM_NEW(struct world);
     *state = w;
-    (void)snprintf(w->root, sizeof(w->root), "/tmp/reeve-local-XXXXXX");
-    assert_non_null(mkdtemp(w->root));
+    world_init(w, "/tmp/reeve-local-XXXXXX");
     (void)chmod(w->root, 0755);
-    assert_int_equal(loop_init(&w->loop, &clock_system, &rnd_system), 0);
-    timer_init(&w->late, &w->loop, on_late, w);
-    buf_init(&w->door_text, 65536);
     return 0;
 }
 
@@ -108,10 +99,8 @@ static unsigned n_processes(const struct world *w)
 static int teardown(void **state)
 {
     struct world *w = *state;
-    struct answer a = {0};
     if (w->p != NULL) {
-        w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &a);
-        wait_for(w, &a.is_done, OP_MS, "list");
+        struct answer a = list(w);
         struct slice ids = slice_str(a.ids), id;
         while (ids.n > 0) {
             char text[64];
@@ -128,9 +117,7 @@ static int teardown(void **state)
     for (size_t i = 0; i < ARRAY_LEN(w->outside); i++)
         if (w->outside[i] != NULL)
             listener_close(w->outside[i], NULL, NULL);
-    timer_close(&w->late, NULL);
-    loop_fini(&w->loop);
-    buf_fini(&w->door_text);
+    world_fini(w);
     (void)nftw(w->root, tree_entry_remove, 16, FTW_DEPTH | FTW_PHYS);
     mem_free(w);
     return 0;
@@ -356,13 +343,10 @@ static void test_adopt(void **state)
     assert_int_equal(inside(w, "sb-keep", "date +%s%N > /tmp/mark", before, sizeof(before)), 0);
     assert_int_equal(inside(w, "sb-keep", who, before, sizeof(before)), 0);
     for (int i = 0; i < 3; i++) {
-        struct answer list = {0};
         provider_shut(w);
         provider_open(w);
         assert_int_equal(describe(w, "sb-keep").state, SANDBOX_RUNNING);
-        w->p->ops->list(w->p, SL(CONTROL), OP_MS, on_list, &list);
-        wait_for(w, &list.is_done, OP_MS, "list");
-        assert_string_equal(list.ids, "sb-keep ");
+        assert_string_equal(list(w).ids, "sb-keep ");
         struct connector *c = w->p->ops->connector(w->p, SL("sb-keep"), 2468);
         struct exchange_result r; /* before start has reached init again */
         http_do(w, c, "GET", "/v1/health", NULL, &r);
