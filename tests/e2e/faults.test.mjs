@@ -9,7 +9,7 @@ import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { Docker } from './docker.mjs';
 import { KeyApi } from './keyapi.mjs';
-import { isLong, needNodeInside, random, Reeve, sleep, units, decimal, until } from './lib.mjs';
+import { isLong, listen, needNodeInside, random, Reeve, sleep, units, decimal, until } from './lib.mjs';
 import { LiteLLM, Provider } from './litellm.mjs';
 import { after, before, context, test } from './suite.mjs';
 
@@ -23,16 +23,11 @@ const template = (name) => (names.indexOf(name) % 2 ? 'boxed' : 'coding');
 
 /** Between LiteLLM and Reeve: knows which events Reeve has acknowledged. */
 class Witness {
-    static start() {
+    static async start() {
         const witness = new Witness();
-        return new Promise((resolve, reject) => {
-            witness.server = http.createServer((rq, answer) => witness.on(rq, answer).catch(() => answer.destroy()));
-            witness.server.on('error', reject);
-            witness.server.listen(0, '127.0.0.1', () => {
-                witness.url = `http://127.0.0.1:${witness.server.address().port}`;
-                resolve(witness);
-            });
-        });
+        witness.server = http.createServer((rq, answer) => witness.on(rq, answer).catch(() => answer.destroy()));
+        witness.url = await listen(witness.server);
+        return witness;
     }
 
     constructor() {
