@@ -164,7 +164,7 @@ const struct price_model *price_find(const struct price_table *p, const struct p
                                      const char **ret_how)
 {
     struct look_up l = {p, SLICE_EMPTY};
-    const char *how;
+    const char *how = NULL;
     bool is_name_alone = q->group.n == 0 && q->provider.n == 0;
     const struct price_model *m = NULL;
     if (is_name_alone && q->model.n > 0)
