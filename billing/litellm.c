@@ -315,15 +315,16 @@ static int tokens_parse(const struct json *event, const struct json *usage, stru
         return rc;
     if (!has_count) /* a call that worked and says no count must not pass as free */
         return err_set(err, E_INVALID, USAGE ".prompt_tokens: missing; only a failure may leave it out");
-    if (read > all_in || write > all_in - read)
-        return err_set(err, E_INVALID,
-                       "%s.%s: %llu cached and %llu written tokens are more than the %llu of the prompt",
-                       PROMPT, read > all_in ? "cached_tokens" : "cache_creation_tokens",
-                       (unsigned long long)read, (unsigned long long)write, (unsigned long long)all_in);
-    if (reasoning > out)
-        return err_set(err, E_INVALID, "%s.reasoning_tokens: %llu are more than the %llu of the answer",
-                       COMPLETION, (unsigned long long)reasoning, (unsigned long long)out);
-    e->tokens[TOKENS_INPUT] = all_in - read - write;
+    /* Parts that are more than their whole: nobody knows what was meant, and the call was made all the same.
+     * It waits in suspense with the dearest reading: the parts beside the prompt, all of the reasoning. */
+    bool has_parts = read <= all_in && write <= all_in - read;
+    if (!has_parts)
+        extra_add(extra, "prompt_tokens_details", SL("beyond the prompt"));
+    if (reasoning > out) {
+        extra_add(extra, "reasoning_tokens", SL("beyond the answer"));
+        out = reasoning;
+    }
+    e->tokens[TOKENS_INPUT] = has_parts ? all_in - read - write : all_in;
     e->tokens[TOKENS_CACHE_READ] = read;
     e->tokens[TOKENS_CACHE_WRITE] = write;
     e->tokens[TOKENS_OUTPUT] = out;
