@@ -159,7 +159,7 @@ static bool override_take(struct budget_set *s, struct tenant_budgets *t, const 
     return true;
 }
 
-static const struct config_budget *file_budget(const struct config_tenant *t, struct slice name)
+const struct config_budget *budget_of_file(const struct config_tenant *t, struct slice name)
 {
     for (size_t i = 0; i < t->n_budgets; i++) {
         if (slice_eq(t->budgets[i].name, name))
@@ -208,7 +208,7 @@ static int tenant_add(struct budget_set *s, const char *file, const struct confi
     }
     for (const struct override *o = first; o != NULL && row->n < BUDGETS_PER_TENANT_MAX;
          o = override_next(o)) {
-        if (file_budget(tenant, o->name) == NULL)
+        if (budget_of_file(tenant, o->name) == NULL)
             (void)override_take(s, row, o, NULL, now_ms);
     }
     return rc;

@@ -43,6 +43,9 @@ struct tenant_budgets {
 struct tenant_budgets *tenant_budgets_ref(struct tenant_budgets *t); /* NULL is fine */
 void tenant_budgets_unref(struct tenant_budgets *t);                 /* NULL is fine */
 
+/* The file's budget of that name; NULL: it has none. */
+const struct config_budget *budget_of_file(const struct config_tenant *t, struct slice name);
+
 struct budget_set;
 
 /* Every budget of the tenancy, as overrides (NULL: none) alter it, windows as of now_ms. 0, or E_INVALID with

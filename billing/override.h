@@ -10,10 +10,9 @@
 #include "base/core/hash.h"
 #include "config/tenancy.h"
 
-#define OVERRIDE_PREFIX     "override/" /* + the budget's name */
-#define OVERRIDE_COUNTER    "overrides" /* how many there are: bounded */
-#define OVERRIDES_MAX       100         /* of one tenant */
-#define OVERRIDE_ACTOR_SIZE 160
+#define OVERRIDE_PREFIX  "override/" /* + the budget's name */
+#define OVERRIDE_COUNTER "overrides" /* how many there are: bounded */
+#define OVERRIDES_MAX    100         /* of one tenant */
 
 /* One side's word about one budget. */
 struct override_layer {

@@ -25,15 +25,6 @@ static void tenant_renew(struct billing *b, const char *tenant_id)
         budget_set_replace(b->book->budgets, t, &b->overrides, billing_now_ms(b));
 }
 
-static const struct config_budget *budget_of_file(const struct config_tenant *t, struct slice name)
-{
-    for (size_t i = 0; i < t->n_budgets; i++) {
-        if (slice_eq(t->budgets[i].name, name))
-            return &t->budgets[i];
-    }
-    return NULL;
-}
-
 static struct slice record_key(struct arena *a, struct slice name)
 {
     return slice_str(arena_printf(a, OVERRIDE_PREFIX "%.*s", SL_ARG(name)));

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/core/mem.h"
+#include "base/net/tls.h"
 
 #define MIB (1ull << 20)
 #define DAY 86400000ull
@@ -22,8 +23,8 @@ static const struct setting rows[] = {
      "An address and port, or `unix:/path`; one that other machines reach needs `tls`."},
     {"listen[].probes", SETTING_BOOL, 0, "false", NULL, NULL, 0, 0, NULL,
      "Serves /metrics here without a key."},
-    {"listen[].tls", SETTING_LIST, SETTING_NONEMPTY | SETTING_ONE_OK, NULL, NULL, NULL, 1, 64, "entries",
-     "Speaks TLS: one `{cert, key}`, or a list of them for several host names."},
+    {"listen[].tls", SETTING_LIST, SETTING_NONEMPTY | SETTING_ONE_OK, NULL, NULL, NULL, 1, TLS_PAIRS_MAX,
+     "entries", "Speaks TLS: one `{cert, key}`, or a list of them for several host names."},
     {"listen[].tls[]", SETTING_MAP, 0, NULL, NULL, NULL, 0, 0, NULL, "A certificate and its key."},
     {"listen[].tls[].cert", SETTING_PATH, SETTING_REQUIRED, NULL, NULL, NULL, 1, 1024, "bytes",
      "PEM file of the certificate and those that lead to its root; read again when it changes."},

@@ -74,15 +74,22 @@ const char *env_name_refused(struct slice name)
 
 /* --- life --- */
 
+/* A text in the tenancy's own arena, or none. */
+static void secret_wipe(struct slice s)
+{
+    if (s.p != NULL)
+        mem_wipe((void *)(uintptr_t)s.p, s.n);
+}
+
 static void tenancy_free(struct tenancy *t)
 {
-    for (size_t i = 0; i < t->n_gateways; i++)
-        if (t->gateways[i].secret.p != NULL)
-            mem_wipe((void *)(uintptr_t)t->gateways[i].secret.p, t->gateways[i].secret.n);
+    for (size_t i = 0; i < t->n_gateways; i++) {
+        secret_wipe(t->gateways[i].secret);
+        secret_wipe(t->gateways[i].admin_key);
+    }
     for (size_t i = 0; i < t->n_listen; i++)
         for (size_t k = 0; k < t->listen[i].n_tls; k++)
-            if (t->listen[i].tls[k].key_pem.p != NULL)
-                mem_wipe((void *)(uintptr_t)t->listen[i].tls[k].key_pem.p, t->listen[i].tls[k].key_pem.n);
+            secret_wipe(t->listen[i].tls[k].key_pem);
     tenancy_index_fini(t->index);
     arena_fini(&t->arena);
     mem_free(t);

@@ -44,7 +44,7 @@ struct docker {
     size_t n_jobs;
     struct docker_image *images;
     struct docker_watch *watch;
-    bool is_closing, is_engine_closing, closed_once;
+    bool is_closing, closed_once;
     unsigned n_handles; /* timers of images and of the watch that are closing */
     void (*closed)(void *data);
     void *closed_data;

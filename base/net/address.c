@@ -227,20 +227,6 @@ int address_from_sockaddr(const struct sockaddr *from, struct address *ret)
     return E_INVALID;
 }
 
-void address_to_sockaddr(const struct address *a, uint16_t port, struct sockaddr_storage *ret)
-{
-    memset(ret, 0, sizeof(*ret));
-    if (address_is_v4(a)) {
-        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
-        in.sin_addr.s_addr = htonl(v4_at(a->bytes + 12));
-        memcpy(ret, &in, sizeof(in));
-    } else {
-        struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-        memcpy(in6.sin6_addr.s6_addr, a->bytes, sizeof(a->bytes));
-        memcpy(ret, &in6, sizeof(in6));
-    }
-}
-
 /* --- ranges --- */
 
 int address_range_parse(struct slice text, struct address_range *ret, struct err *err)

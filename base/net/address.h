@@ -26,7 +26,6 @@ bool address_eq(const struct address *a, const struct address *b);
 bool address_is_v4(const struct address *a);
 /* 0, or E_INVALID for other families. */
 int address_from_sockaddr(const struct sockaddr *from, struct address *ret);
-void address_to_sockaddr(const struct address *a, uint16_t port, struct sockaddr_storage *ret);
 /* The IPv4 address that an IPv6 form carries (NAT64, 6to4, Teredo, ISATAP, compatible); false: none. */
 bool address_inside(const struct address *a, struct address *ret);
 

@@ -30,13 +30,11 @@ static size_t on_stdout(char *p, size_t size, size_t n, void *data)
     return fwrite(p, 1, size * n, stdout);
 }
 
-/* To a terminal: what came from sandboxes or users cannot drive it. */
+/* To a terminal: what came from sandboxes or users cannot drive it; problems may have several lines. */
 static void print_plain(FILE *f, struct slice text)
 {
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char c = (unsigned char)text.p[i];
-        (void)fputc(c == '\n' || (c >= 0x20 && c != 0x7f) ? c : '?', f);
-    }
+    for (size_t i = 0; i < text.n; i++)
+        (void)fputc(text.p[i] != '\n' && text_drives(text, i) ? '?' : text.p[i], f);
 }
 
 static void print_problem(const struct api_answer *a)

@@ -8,6 +8,7 @@
 #include "base/core/json.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
 
@@ -84,6 +85,11 @@ void api_print_json(const struct api_answer *a);
 /* {"amount":"12.5","currency":"USD"} as "12.5 USD"; empty when it is none. */
 #define MONEY_TEXT_MAX 96
 struct slice money_text(const struct json *amount, char out[MONEY_TEXT_MAX]);
+
+/* --- words of others on a terminal --- */
+/* Is the byte there part of a control character (C0, DEL, or C1 such as U+009B), which drives terminals? */
+bool text_drives(struct slice text, size_t at);
+void text_print(FILE *f, struct slice text); /* with '?' for these */
 
 /* --- tables --- */
 #define TABLE_COLUMNS_MAX 10

@@ -40,8 +40,7 @@ static int list(const struct command *cmd)
 static void say(const char *head, struct slice text)
 {
     (void)printf("%-10s ", head);
-    for (size_t i = 0; i < text.n; i++)
-        (void)putchar((unsigned char)text.p[i] < 0x20 || text.p[i] == 0x7f ? '?' : text.p[i]);
+    text_print(stdout, text);
     (void)putchar('\n');
 }
 

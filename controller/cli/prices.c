@@ -20,23 +20,17 @@
 
 /* --- import --- */
 
-static void print_text(FILE *f, struct slice s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        (void)fputc((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f ? '?' : s.p[i], f);
-}
-
 static void print_mended(FILE *f, const struct price_import *x)
 {
     for (const struct price_note *n = price_import_notes(x); n != NULL; n = n->next) {
         if (n->kind != NOTE_MENDED && n->kind != NOTE_ROUNDED)
             continue;
         (void)fprintf(f, "  ");
-        print_text(f, n->model);
+        text_print(f, n->model);
         (void)fprintf(f, " ");
-        print_text(f, n->field);
+        text_print(f, n->field);
         (void)fprintf(f, ": ");
-        print_text(f, n->found);
+        text_print(f, n->found);
         (void)fprintf(f, " taken as %s\n", n->taken);
     }
 }
@@ -71,9 +65,9 @@ static void print_reasons(FILE *f, const struct price_import *x, enum price_note
         if (reasons[i].undercounts > 0)
             (void)fprintf(f, "; %zu dearer than what is priced", reasons[i].undercounts);
         (void)fprintf(f, " (");
-        print_text(f, reasons[i].first->model);
+        text_print(f, reasons[i].first->model);
         (void)fprintf(f, reasons[i].first->field.n > 0 ? " " : "");
-        print_text(f, reasons[i].first->field);
+        text_print(f, reasons[i].first->field);
         (void)fprintf(f, reasons[i].n > 1 ? ", …)\n" : ")\n");
     }
 }
@@ -89,7 +83,7 @@ static void print_report(FILE *f, const struct price_import *x)
     size_t n;
     (void)price_import_models(x, &n);
     (void)fprintf(f, "version ");
-    print_text(f, price_import_version(x));
+    text_print(f, price_import_version(x));
     (void)fprintf(f, ": %zu listed, %zu priced, %zu left unpriced\n", price_import_listed(x), n,
                   price_import_count(x, NOTE_UNPRICED));
     for (int k = 0; k < PRICE_NOTE_KINDS; k++) {
@@ -367,15 +361,15 @@ static void explain_table(const struct explained *x)
     struct table t;
     char text[I128_TEXT_MAX];
     (void)printf("%s `", m->is_group ? "group" : "row");
-    print_text(stdout, m->name);
+    text_print(stdout, m->name);
     (void)printf("`, found as %s\n", x->how);
     if (m->provider.n > 0) {
         (void)printf("provider ");
-        print_text(stdout, m->provider);
+        text_print(stdout, m->provider);
         (void)printf(", ");
     }
     (void)printf("version ");
-    print_text(stdout, m->version);
+    text_print(stdout, m->version);
     (void)printf(", currency %s", price_currency(x->table));
     (void)printf(", factor %.*s\n", SL_ARG(decimal(m->factor, PRICE_FACTOR_SCALE, text)));
     table_init(&t, heads, ARRAY_LEN(heads));

@@ -31,18 +31,29 @@ void table_row(struct table *t)
     t->rows++;
 }
 
+bool text_drives(struct slice text, size_t at)
+{
+    unsigned char c = (unsigned char)text.p[at];
+    unsigned char before = at > 0 ? (unsigned char)text.p[at - 1] : 0;
+    unsigned char after = at + 1 < text.n ? (unsigned char)text.p[at + 1] : 0;
+    return c < 0x20 || c == 0x7f || (c == 0xc2 && after >= 0x80 && after < 0xa0) ||
+           (before == 0xc2 && c >= 0x80 && c < 0xa0);
+}
+
+void text_print(FILE *f, struct slice text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        (void)fputc(text_drives(text, i) ? '?' : text.p[i], f);
+}
+
 void table_cell(struct table *t, size_t column, struct slice text)
 {
     char **cell = cell_at(t, t->rows - 1, column);
     mem_free(*cell);
     *cell = mem_strndup(text.n > 0 ? text.p : "", text.n);
-    for (char *c = *cell; *c != '\0'; c++) {
-        const unsigned char first = (unsigned char)c[0], second = (unsigned char)c[1];
-        if (first == 0xc2 && second >= 0x80 && second < 0xa0) /* U+009B and its like drive terminals too */
-            c[0] = c[1] = '?';
-        else if (first < 0x20 || first == 0x7f)
-            *c = '?';
-    }
+    for (size_t i = 0, n = strlen(*cell); i < n; i++)
+        if (text_drives(text, i))
+            (*cell)[i] = '?';
 }
 
 static const char *text_at(const struct table *t, size_t row, size_t column)

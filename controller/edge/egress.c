@@ -59,7 +59,7 @@ struct egress_open {
     size_t n_addresses, at;
     int64_t connect_end_ms; /* monotonic; 0: not yet connecting */
     enum network_sni sni;
-    bool is_why, is_cancelled, is_deferred;
+    bool is_why, is_cancelled;
     int code;
     struct err err;
     struct stream *stream;
@@ -188,7 +188,6 @@ static void slots_give_back(struct egress_open *o)
 static void on_finish(void *data)
 {
     struct egress_open *o = data;
-    o->is_deferred = false;
     if (o->is_cancelled) {
         if (o->stream != NULL)
             stream_close(o->stream);
@@ -210,7 +209,6 @@ static void finish(struct egress_open *o, int code)
     o->code = code;
     if (code != 0)
         slots_give_back(o);
-    o->is_deferred = true;
     loop_defer(o->e->loop, on_finish, o);
 }
 
