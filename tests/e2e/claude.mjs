@@ -161,8 +161,13 @@ function tests() {
         assert.equal((await reeve.api('GET', `/w/${place}/v1/fs/file?path=made`)).text, 'made by agent\n');
         // refused, it does not
         const other = await newSession();
-        other.onPermissionRequest((p) => other.respondPermission(p.id, 'reject'));
+        let asks = 0;
+        other.onPermissionRequest((p) => {
+            asks++;
+            return other.respondPermission(p.id, 'reject');
+        });
         await ask(other, 'run echo x > never').catch((e) => e);
+        assert.equal(asks, 1, 'it asked before it ran');
         assert.equal((await reeve.api('GET', `/w/${place}/v1/fs/file?path=never`)).status, 400, 'there is no such file');
     });
 

@@ -2,12 +2,12 @@
 // reports what was used afterwards, in the plain dialect. A prompt "use IN OUT" says how many tokens a call uses, "say
 // WORDS" what is answered, "run COMMAND" that a shell's tool is called first.
 import http from 'node:http';
-import { listen, sha256 } from './lib.mjs';
+import { handler, listen, sha256 } from './lib.mjs';
 
 export class Gateway {
     static async start() {
         const gateway = new Gateway();
-        gateway.server = http.createServer((rq, answer) => gateway.on(rq, answer));
+        gateway.server = http.createServer(handler((rq, answer) => gateway.on(rq, answer)));
         gateway.url = await listen(gateway.server);
         return gateway;
     }

@@ -2,7 +2,7 @@
 // checked against the OpenAPI document that a real proxy serves; what it answers has the shapes of LiteLLM 1.106.2.
 // Model calls it passes on to a real proxy, if it is given one, when their key is good.
 import http from 'node:http';
-import { listen, sha256, sleep } from './lib.mjs';
+import { handler, listen, sha256, sleep } from './lib.mjs';
 
 /** Why a value is not what a schema of the document says, or nothing. Members that the schema does not name are wrong. */
 export function mismatch(document, schema, value, at = 'body') {
@@ -33,7 +33,7 @@ const notFound = () => failed(404, 'Key not found.', 'not_found_error');
 export class KeyApi {
     static async start(options) {
         const api = new KeyApi(options);
-        api.server = http.createServer((rq, answer) => api.on(rq, answer));
+        api.server = http.createServer(handler((rq, answer) => api.on(rq, answer)));
         api.url = await listen(api.server);
         return api;
     }

@@ -24,6 +24,14 @@ export const target = { provider: 'local', engine: undefined };
 
 // --- small things ---------------------------------------------------------------------------------------------------
 
+/** A server's handler for `on(rq, answer)`: a client that goes away in the middle of its request, as one that is killed
+ *  does, is no failure; anything else is. */
+export const handler = (on) => (rq, answer) =>
+    on(rq, answer).catch((e) => {
+        answer.destroy();
+        if (e.code !== 'ECONNRESET') throw e;
+    });
+
 export class Skip extends Error {}
 export function skip(reason) {
     throw new Skip(reason);

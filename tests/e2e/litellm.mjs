@@ -13,14 +13,14 @@ import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { freePort, listen, root, sleep, slow, until, within } from './lib.mjs';
+import { freePort, handler, listen, root, sleep, slow, until, within } from './lib.mjs';
 
 const words = 40;
 
 export class Provider {
     static async start() {
         const provider = new Provider();
-        provider.server = http.createServer((rq, answer) => provider.on(rq, answer));
+        provider.server = http.createServer(handler((rq, answer) => provider.on(rq, answer)));
         provider.url = await listen(provider.server);
         return provider;
     }

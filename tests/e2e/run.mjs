@@ -84,7 +84,7 @@ for (const file of suites) {
         suite.after.push(isEmpty);
     }
     let made = { kind: 'passed' };
-    for (const fn of suite.before) if (made.kind === 'passed') made = await attempt(file, 'before', 180000, fn);
+    for (const fn of suite.before) if (made.kind === 'passed') made = await attempt(file, 'before', 400000, fn);
     for (const t of chosen) {
         const got = made.kind === 'passed' ? await attempt(file, t.name, t.timeout, t.fn) : made;
         report(got.kind, file, t.name, got.ms, got.kind === 'failed' && got !== made ? `${got.detail}\n${suite.context()}${target.engine?.crash() ?? ''}` : got.detail);
